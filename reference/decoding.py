@@ -43,8 +43,8 @@ class GenerationSettings:
     Attributes:
         max_new_tokens: at most so many tokens, the end-of-turn token among them.
         temperature: 0 is greedy; above 0 samples from softmax(logits / temperature).
-        top_p: when sampling, only the smallest set of most probable tokens whose probabilities add
-            up to `top_p` may be chosen.
+        top_p: only the smallest set of most probable tokens whose probabilities add up to `top_p`
+            may be chosen; the greedy token is always in it.
         num_beams: above 1 is beam search (length penalty 1, no early stopping), without sampling.
         seed: of numpy's generator, for sampling.
         eos_token_ids: tokens that end the answer; they are not part of it.
@@ -76,8 +76,6 @@ class GenerationSettings:
             wrong = f"vocab_limit must be at least 1, not {self.vocab_limit}"
         elif self.num_beams > 1 and self.temperature > 0:
             wrong = "beam search and sampling exclude each other"
-        elif self.top_p < 1 and self.temperature == 0:
-            wrong = f"top_p {self.top_p} has no effect at temperature 0"
         if wrong:
             raise GenerationError(wrong, hint="see the generation settings")
 

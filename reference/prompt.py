@@ -60,7 +60,7 @@ def build_prompt(
     placed = question.count(IMAGE_TOKEN)
     if placed not in (0, num_images):
         raise PromptError(
-            f"the prompt holds {IMAGE_TOKEN} {placed} times, but {num_images} images are given",
+            f"the prompt holds {IMAGE_TOKEN} {placed} times; images given: {num_images}",
             hint=f"remove {IMAGE_TOKEN} from the prompt: the images are put in on their own",
         )
     content = question
@@ -94,8 +94,7 @@ def encode_prompt(
     chunks = prompt.split(IMAGE_TOKEN)
     if num_images is not None and len(chunks) - 1 != num_images:
         raise PromptError(
-            f"the prompt holds {IMAGE_TOKEN} {len(chunks) - 1} times, but {num_images} images are "
-            "given"
+            f"the prompt holds {IMAGE_TOKEN} {len(chunks) - 1} times; images given: {num_images}"
         )
     ids = tokenizer.encode(chunks[0])
     for chunk in chunks[1:]:

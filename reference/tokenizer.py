@@ -20,15 +20,18 @@ _SPLIT_PATTERN = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
+# Of an added token, as `tokenizer_config.json` and `tokenizers` both name them.
+_FLAGS = ("lstrip", "normalized", "rstrip", "single_word", "special")
+
 
 class PromptTokenizer:
     """The tokenizer of a checkpoint or bundle: text to ids and back, special tokens recognised."""
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
         self._tokenizer = tokenizer
-        added = tokenizer.get_added_tokens_decoder()
+        base_size = tokenizer.get_vocab_size(with_added_tokens=False)
         # One past the highest id: added tokens may leave holes behind the base vocabulary.
-        self._vocab_size = max([tokenizer.get_vocab_size(with_added_tokens=False) - 1, *added]) + 1
+        self._vocab_size = max([base_size - 1, *self._added()]) + 1
 
     @property
     def vocab_size(self) -> int:
@@ -59,9 +62,29 @@ class PromptTokenizer:
         found: int | None = self._tokenizer.token_to_id(token)
         return found
 
-    def save(self, path: Path) -> None:
-        """Writes the whole tokenizer as one `tokenizer.json`."""
-        self._tokenizer.save(str(path))
+    def with_special(self, token: str) -> "PromptTokenizer":
+        """The same tokenizer with one special token more, unless it is there already."""
+        from tokenizers import AddedToken, Tokenizer
+
+        tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
+        if token not in {added.content for added in self._added().values()}:
+            tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False)])
+        return PromptTokenizer(tokenizer)
+
+    def added_tokens(self) -> dict[int, dict[str, str | bool]]:
+        """Tokens beyond the vocabulary by id, as `tokenizer_config.json` spells them."""
+        return {
+            token_id: {"content": token.content, **{flag: getattr(token, flag) for flag in _FLAGS}}
+            for token_id, token in sorted(self._added().items())
+        }
+
+    def to_json(self) -> str:
+        """The whole tokenizer as the text of a `tokenizer.json`."""
+        return str(self._tokenizer.to_str(pretty=True))
+
+    def _added(self) -> dict[int, "AddedToken"]:
+        found: dict[int, AddedToken] = self._tokenizer.get_added_tokens_decoder()
+        return found
 
 
 def load_tokenizer(directory: Path) -> PromptTokenizer:
@@ -96,7 +119,7 @@ def write_tokenizer_json(directory: Path, out: Path) -> None:
     Raises:
         PromptError: as `load_tokenizer`.
     """
-    load_tokenizer(directory).save(out)
+    out.write_text(load_tokenizer(directory).to_json(), encoding="utf-8")
 
 
 def _from_vocab_and_merges(directory: Path) -> "Tokenizer":
@@ -169,10 +192,7 @@ def _declared_tokens(directory: Path) -> dict[int, "AddedToken"]:
     for key, entry in decoder.items():
         if not isinstance(entry, Mapping) or not isinstance(entry.get("content"), str):
             raise PromptError(f"{config}: added_tokens_decoder[{key!r}] has no content")
-        flags = {
-            flag: bool(entry.get(flag, False))
-            for flag in ("lstrip", "rstrip", "single_word", "normalized", "special")
-        }
+        flags = {flag: bool(entry.get(flag, False)) for flag in _FLAGS}
         declared[_as_id(key, entry["content"], config)] = AddedToken(entry["content"], **flags)
     return declared
 

@@ -7,6 +7,7 @@ import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,16 @@ DTYPES = {
 }
 """safetensors' dtype names -> the usual ones."""
 
+ITEM_BYTES = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int64": 8,
+    "int32": 4,
+}
+"""Usual dtype name -> bytes of one value."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TensorInfo:
@@ -37,6 +48,11 @@ class TensorInfo:
     dtype: str
     file: str
     """File name inside the checkpoint directory."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the values."""
+        return prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
 def find_weight_files(directory: Path) -> tuple[Path, ...]:
@@ -67,17 +83,21 @@ def scan_file(path: Path) -> dict[str, TensorInfo]:
     """
     if path.suffix == ".bin":
         return {
-            name: TensorInfo(
-                stored_name=name,
-                shape=tuple(tensor.shape),
-                dtype=str(tensor.dtype).removeprefix("torch."),
-                file=path.name,
-            )
+            name: _info(path, name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
             for name, tensor in load_pickled(path).items()
         }
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: _info(file.get_slice(name), name, path) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            return {
+                name: _info(
+                    path,
+                    name,
+                    DTYPES.get(slice_.get_dtype(), slice_.get_dtype()),
+                    tuple(slice_.get_shape()),
+                )
+                for name, slice_ in slices.items()
+            }
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from None
 
@@ -102,7 +122,7 @@ def load_pickled(path: Path) -> Mapping[str, "Tensor"]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise CheckpointError(
-            f"{path}: not a plain pickled state dict: {str(error).splitlines()[0]}",
+            f"{path}: not a plain pickled state dict: {_first_line(error)}",
             hint="only tensors are read from .bin files, never code; convert it to safetensors",
         ) from None
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
@@ -139,19 +159,17 @@ def _check_index(index: Path, weight_map: Mapping[str, str], files: tuple[Path, 
         )
 
 
-def _info(slice_: object, name: str, path: Path) -> TensorInfo:
-    stored = slice_.get_dtype()  # type: ignore[attr-defined]  # safetensors ships no types
-    if stored not in DTYPES:
+def _info(path: Path, name: str, dtype: str, shape: tuple[int, ...]) -> TensorInfo:
+    known = tuple(DTYPES.values())
+    if dtype not in known:
         raise CheckpointError(
-            f"{path}: tensor {name!r} has dtype {stored}",
-            hint=f"known: {', '.join(DTYPES)}",
+            f"{path}: tensor {name!r} has dtype {dtype}", hint=f"known: {', '.join(known)}"
         )
-    return TensorInfo(
-        stored_name=name,
-        shape=tuple(slice_.get_shape()),  # type: ignore[attr-defined]
-        dtype=DTYPES[stored],
-        file=path.name,
-    )
+    return TensorInfo(stored_name=name, shape=shape, dtype=dtype, file=path.name)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:

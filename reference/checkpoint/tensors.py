@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from reference.checkpoint.expected import expected_tensors, is_optional
 from reference.checkpoint.names import EMBED_TOKENS, LM_HEAD, to_layout
+from reference.checkpoint.raw import RawReader
 from reference.checkpoint.storage import TensorInfo, find_weight_files, read_tensor, scan_file
 from reference.config import FastVLMConfig, Layout, load_config
 from reference.errors import CheckpointError
@@ -40,11 +41,7 @@ class Checkpoint:
         """Whether the output head is the embedding: the tensors decide, not the config."""
         if LM_HEAD not in self.tensors:
             return True
-        if self.tensors[LM_HEAD].shape != self.tensors[EMBED_TOKENS].shape:
-            return False
-        import torch
-
-        return torch.equal(self.read(LM_HEAD), self.read(EMBED_TOKENS))
+        return RawReader(self.path).equal(self.tensors[LM_HEAD], self.tensors[EMBED_TOKENS])
 
     def read(self, name: str) -> "Tensor":
         """The tensor `name` (canonical) in the dtype it is stored in, memory-mapped."""

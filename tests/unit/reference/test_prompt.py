@@ -22,7 +22,7 @@ from reference.tokenizer import incremental_text
 
 CORPUS = [
     "What is the colour of the large circle? Describe the image, please. I'm sure they'll see it.",
-    "Wie viele Dreiecke siehst du? Übermäßig große Öfen. 三角形はいくつありますか？ 图中有几个圆形？",
+    "Wie viele Dreiecke? Übermäßig große Öfen. 三角形はいくつありますか？ 图中有几个圆形？",
     "Сколько квадратов на рисунке? naïve café 12345 67.89 %$#@! \n\n\ttabs and   spaces \r\n",
 ]
 SPECIAL = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
@@ -45,7 +45,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Qwen2-format tokenizer in the form Apple's checkpoints have: vocab, merges, added tokens."""
+    """A Qwen2 tokenizer in the form of Apple's checkpoints: vocab, merges, added tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     directory = tmp_path_factory.mktemp("tokenizer")
@@ -160,7 +160,7 @@ def copy_vocabulary(checkpoint: Path, to: Path) -> int:
 
 
 def test_a_directory_without_a_tokenizer_says_what_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(PromptError, match="neither tokenizer.json nor vocab.json"):
+    with pytest.raises(PromptError, match=r"neither tokenizer\.json nor vocab\.json"):
         load_tokenizer(tmp_path)
 
 
@@ -201,19 +201,6 @@ def test_the_image_can_come_right_after_the_text_as_in_apples_app() -> None:
     )
 
 
-def test_the_chat_template_is_the_one_of_transformers_qwen2(qwen2: Any) -> None:
-    template = (
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-        "<|im_start|>assistant\n"
-    )
-    messages = [
-        {"role": "system", "content": "You are a helpful assistant."},
-        {"role": "user", "content": "<image>\nWhat is this?"},
-    ]
-    rendered = qwen2.apply_chat_template(messages, chat_template=template, tokenize=False)
-    assert build_prompt("What is this?") == rendered
-
-
 @pytest.mark.parametrize(
     ("position", "content"),
     [("before", "<image>\n<image>\nCompare."), ("after", "Compare.<image><image>")],
@@ -234,7 +221,7 @@ def test_a_question_may_place_its_images_itself() -> None:
 
 @pytest.mark.parametrize("num_images", [0, 1, 3])
 def test_a_question_cannot_smuggle_in_an_image(num_images: int) -> None:
-    with pytest.raises(PromptError, match=f"<image> 2 times, but {num_images} images are given"):
+    with pytest.raises(PromptError, match=f"<image> 2 times; images given: {num_images}"):
         build_prompt("<image> and <image>", num_images=num_images)
 
 
@@ -278,7 +265,7 @@ def test_the_prompt_is_encoded_as_transformers_encodes_it_with_an_image_token(
 
 
 def test_a_prompt_with_another_number_of_images_is_an_error(tokenizer: PromptTokenizer) -> None:
-    with pytest.raises(PromptError, match="1 times, but 2 images"):
+    with pytest.raises(PromptError, match="1 times; images given: 2"):
         encode_prompt("<image>", tokenizer, num_images=2)
 
 
