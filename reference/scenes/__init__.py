@@ -1,0 +1,1 @@
+"""Rendered scenes with questions; start in `scene.py`."""
