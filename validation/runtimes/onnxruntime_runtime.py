@@ -1,0 +1,111 @@
+"""The three ONNX graphs of a bundle behind the `Runtime` interface. Never imports torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from validation.runtimes.base import Floats, Ids
+from validation.runtimes.onnx_decoder import OnnxDecoder, OnnxSession
+from validation.runtimes.onnx_graph import GraphError, OnnxGraph, executor_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphPaths:
+    """Where the three `.onnx` files are."""
+
+    vision_encoder: Path
+    embed_tokens: Path
+    decoder_model_merged: Path
+
+
+def graphs_in_bundle(bundle: Path, *, suffix: str = "") -> GraphPaths:
+    """The graphs of a bundle; `suffix` names a variant as its files do (`_fp16`, `_q4`)."""
+    folder = bundle / "onnx"
+    return GraphPaths(
+        vision_encoder=folder / f"vision_encoder{suffix}.onnx",
+        embed_tokens=folder / f"embed_tokens{suffix}.onnx",
+        decoder_model_merged=folder / f"decoder_model_merged{suffix}.onnx",
+    )
+
+
+def graphs_in_stages(inputs: Mapping[str, Path]) -> GraphPaths:
+    """The graphs in three directories of their own, by the graph's name."""
+    return GraphPaths(
+        vision_encoder=inputs["vision_encoder"] / "vision_encoder.onnx",
+        embed_tokens=inputs["embed_tokens"] / "embed_tokens.onnx",
+        decoder_model_merged=inputs["decoder_model_merged"] / "decoder_model_merged.onnx",
+    )
+
+
+class OnnxRuntime:
+    """Runs the graphs on the CPU; each is opened when it is first needed.
+
+    Args:
+        paths: the graphs.
+        threads: inside one operator; 0 lets onnxruntime choose.
+
+    Raises:
+        GraphError: a file is missing (at once), damaged or not what its name promises (when it is
+            first needed).
+    """
+
+    executed_by_core_ml = False
+
+    def __init__(self, paths: GraphPaths, *, threads: int = 0) -> None:
+        self._paths = paths
+        self._threads = threads
+        for path in (paths.vision_encoder, paths.embed_tokens, paths.decoder_model_merged):
+            if not path.is_file():
+                raise GraphError(
+                    f"{path}: there is no such graph",
+                    hint="give the folder of a bundle that was built with the onnx target",
+                )
+
+    @property
+    def executor(self) -> str:
+        """`onnxruntime 1.31.1 (CPUExecutionProvider)`."""
+        return executor_name()
+
+    @cached_property
+    def vision_graph(self) -> OnnxGraph:
+        """`vision_encoder`."""
+        return OnnxGraph(self._paths.vision_encoder, threads=self._threads)
+
+    @cached_property
+    def embed_graph(self) -> OnnxGraph:
+        """`embed_tokens`."""
+        return OnnxGraph(self._paths.embed_tokens, threads=self._threads)
+
+    @cached_property
+    def decoder(self) -> OnnxDecoder:
+        """`decoder_model_merged`."""
+        return OnnxDecoder(OnnxGraph(self._paths.decoder_model_merged, threads=self._threads))
+
+    def encode_image(self, pixel_values: Floats) -> Floats:
+        """[B, 3, S, S] in 0..1 -> [B, T, H], projector included."""
+        return _only(self.vision_graph, {"pixel_values": pixel_values}, "image_features")
+
+    def embed(self, input_ids: Ids) -> Floats:
+        """[B, L] -> [B, L, H]."""
+        return _only(self.embed_graph, {"input_ids": input_ids}, "inputs_embeds")
+
+    def logits(self, inputs_embeds: Floats) -> Floats:
+        """[B, L, H] -> [B, L, V], or [B, 1, V] when the graph gives the last position only."""
+        cache = self.decoder.empty_cache(inputs_embeds.shape[0])
+        return self.decoder.append(inputs_embeds, cache).logits
+
+    def session(self, inputs_embeds: Floats) -> OnnxSession:
+        """A new decoding of the prompt [1, L, H]."""
+        return OnnxSession(self.decoder, self.embed, inputs_embeds)
+
+
+def _only(graph: OnnxGraph, feeds: dict[str, np.ndarray], output: str) -> Floats:
+    outputs = graph.run(feeds)
+    if output not in outputs:
+        raise GraphError(
+            f"{graph.path.name}: expected the output {output}, found {', '.join(outputs)}"
+        )
+    return outputs[output].astype(np.float32, copy=False)
