@@ -103,9 +103,7 @@ def scan_file(path: Path) -> dict[str, TensorInfo]:
 
 
 def read_tensor(path: Path, stored_name: str) -> "Tensor":
-    """One tensor in the dtype it is stored in, memory-mapped from safetensors."""
-    if path.suffix == ".bin":
-        return load_pickled(path)[stored_name]
+    """One tensor of a safetensors file in the dtype it is stored in, memory-mapped."""
     try:
         with safe_open(path, framework="pt") as file:
             tensor: Tensor = file.get_tensor(stored_name)

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from reference.checkpoint.expected import expected_tensors, is_optional
 from reference.checkpoint.names import EMBED_TOKENS, LM_HEAD, to_layout
 from reference.checkpoint.raw import RawReader
-from reference.checkpoint.storage import TensorInfo, find_weight_files, read_tensor, scan_file
+from reference.checkpoint.storage import (
+    TensorInfo,
+    find_weight_files,
+    load_pickled,
+    read_tensor,
+    scan_file,
+)
 from reference.config import FastVLMConfig, Layout, load_config
 from reference.errors import CheckpointError
 
@@ -46,7 +52,17 @@ class Checkpoint:
     def read(self, name: str) -> "Tensor":
         """The tensor `name` (canonical) in the dtype it is stored in, memory-mapped."""
         info = self.tensors[name]
-        return read_tensor(self.path / info.file, info.stored_name)
+        path = self.path / info.file
+        if path.suffix != ".bin":
+            return read_tensor(path, info.stored_name)
+        if info.file not in self._pickled:
+            self._pickled[info.file] = load_pickled(path)
+        return self._pickled[info.file][info.stored_name]
+
+    @cached_property
+    def _pickled(self) -> dict[str, Mapping[str, "Tensor"]]:
+        """State dicts of the .bin files read so far, as opening one takes long."""
+        return {}
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

@@ -1,12 +1,12 @@
 """Questions with one right answer about a layout, and a description of all of it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from reference.scenes.layout import Item, Layout
+from reference.scenes.layout import CountOf, Item, Layout
 from reference.scenes.vocabulary import COLOURS, PLACES, SHAPES, at_place, plural
 
 # Kinds whose answers are scored by exact match, and the free one.
@@ -45,6 +45,24 @@ def ask(layout: Layout, rng: np.random.Generator) -> tuple[Question, ...]:
     text = _pick(rng, ("Describe the image.", "What is in the image?"))
     questions.append(Question(text=text, answer=describe(layout), kind=DESCRIPTION_KIND))
     return tuple(questions)
+
+
+def practise(layout: Layout, rng: np.random.Generator) -> tuple[Question, ...]:
+    """More training questions of the kinds that compare all items: count, exists, position.
+
+    Counts are drawn so that each number that occurs in the scene is asked for equally often.
+    """
+    names: dict[int, list[tuple[CountOf, str]]] = {}
+    known: Mapping[CountOf, tuple[str, ...]] = {"colour": tuple(COLOURS), "shape": SHAPES}
+    for attribute, attribute_names in known.items():
+        for name in attribute_names:
+            count = sum(getattr(item, attribute) == name for item in layout.items)
+            names.setdefault(count, []).append((attribute, name))
+    numbers = sorted(names)
+    chosen = names[numbers[int(rng.integers(len(numbers)))]]
+    count_of, counted = chosen[int(rng.integers(len(chosen)))]
+    counting = replace(layout, count_of=count_of, counted=counted)
+    return (_count(counting, rng), _exists(layout, rng), _position(layout, rng))
 
 
 def describe(layout: Layout) -> str:

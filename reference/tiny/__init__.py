@@ -1,0 +1,1 @@
+"""The tiny FastVLM: its tokenizer, its training and its evaluation."""
