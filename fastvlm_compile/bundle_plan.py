@@ -1,0 +1,182 @@
+"""Artifacts and verdicts of a build -> the plan of its bundle, and the digest of all of it."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from fastvlm_compile.bundle.assemble import BundlePlan, Part, VariantPlan
+from fastvlm_compile.bundle.manifest import InputContract, Provenance
+from fastvlm_compile.code_digest import CodeReader
+from fastvlm_compile.judging import Judgement
+from fastvlm_compile.key import canonical_json
+from fastvlm_compile.plan import CHECKPOINT, ONNX_GRAPHS, TORCH_WEIGHTS, WEIGHTS
+from fastvlm_compile.recipe import Recipe
+from fastvlm_compile.runner import Finished
+from fastvlm_compile.structure import to_plain
+from fastvlm_compile.verdict import Artifact
+
+if TYPE_CHECKING:
+    from reference.checkpoint.tensors import Checkpoint
+
+_PACKAGE = "fastvithd"
+_TORCH_VARIANT = "fp32"  # the precision it is run in; the files keep the checkpoint's own
+
+
+def bundle_key(recipe: Recipe, finished: Finished, judgement: Judgement) -> str:
+    """The digest of everything that decides a bundle's bytes."""
+    return hashlib.sha256(
+        canonical_json(
+            {
+                "artifacts": {name: a.digest for name, a in finished.artifacts.items()},
+                "gates": [repr(row) for row in judgement.rows],
+                "provenance": to_plain(_provenance(recipe, finished)),
+                "code": dict(CodeReader().digests(__name__)),
+            }
+        )
+    ).hexdigest()
+
+
+def plan_bundle(
+    recipe: Recipe, finished: Finished, judgement: Judgement, *, private_paths: tuple[Path, ...]
+) -> BundlePlan:
+    """What goes into the bundle, and where.
+
+    Raises:
+        CheckpointError, ConfigError, PromptError, BundleError: the checkpoint's files cannot be
+            used for a bundle.
+    """
+    from fastvlm_compile.bundle.root_files import root_files
+    from reference.checkpoint.tensors import open_checkpoint
+
+    artifacts = finished.artifacts
+    checkpoint = open_checkpoint(artifacts[WEIGHTS].folder)
+    contract = InputContract(
+        image_size=recipe.image.size,
+        fit=recipe.image.fit,
+        image_position=recipe.image.position,
+        context_length=recipe.context_length,
+        tokens_per_image=(recipe.image.size // 64) ** 2,
+    )
+    parts = tuple(_parts(recipe, artifacts, judgement))
+    raw_config = json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))
+    return BundlePlan(
+        name=recipe.name,
+        parts=parts,
+        root_files=root_files(
+            raw_config=raw_config,
+            tied=checkpoint.tied,
+            tokenizer_dir=artifacts[CHECKPOINT].folder / "processor",
+            contract=contract,
+            paths=[part.path for part in parts],
+        ),
+        contract=contract,
+        variants=tuple(_variants(recipe, parts, judgement, checkpoint)),
+        provenance=_provenance(recipe, finished),
+        private_paths=private_paths,
+    )
+
+
+def _parts(
+    recipe: Recipe, artifacts: Mapping[str, Artifact], judgement: Judgement
+) -> Iterator[Part]:
+    if recipe.targets.onnx is not None:
+        for graph in ONNX_GRAPHS:
+            for source in sorted(artifacts[f"onnx.{graph}"].folder.iterdir()):
+                yield Part(path=f"onnx/{source.name}", source=source)
+    if recipe.targets.coreml is not None:
+        for precision in recipe.targets.coreml.ship:
+            source = artifacts[f"coreml.vision.{precision}"].folder / f"{_PACKAGE}.mlpackage"
+            yield Part(path=_package_path(recipe, precision), source=source)
+    if recipe.targets.torch is not None:
+        yield Part(path="torch", source=artifacts[TORCH_WEIGHTS].folder)
+    for path in (judgement.json_path, judgement.markdown_path):
+        yield Part(path=f"reports/{path.name}", source=path)
+
+
+def _package_path(recipe: Recipe, precision: str) -> str:
+    """The first one that is shipped has the name that Apple's app looks for."""
+    assert recipe.targets.coreml is not None
+    first = precision == recipe.targets.coreml.ship[0]
+    return f"coreml/{_PACKAGE}{'' if first else f'-{precision}'}.mlpackage"
+
+
+def _variants(
+    recipe: Recipe, parts: tuple[Part, ...], judgement: Judgement, checkpoint: "Checkpoint"
+) -> Iterator[VariantPlan]:
+    from reference.checkpoint.names import VISION_PREFIX
+
+    targets = recipe.targets
+    num_all = _num_weights(checkpoint, "")
+    built: list[tuple[str, str, tuple[str, ...], int]] = []
+    if targets.onnx is not None:
+        files = tuple(part.path for part in parts if part.path.startswith("onnx/"))
+        built += [("onnx", variant, files, num_all) for variant in targets.onnx.variants]
+    if targets.coreml is not None:
+        num_vision = _num_weights(checkpoint, VISION_PREFIX)
+        for precision in targets.coreml.precisions:
+            shipped = precision in targets.coreml.ship
+            files = (_package_path(recipe, precision),) if shipped else ()
+            built.append(("coreml", precision, files, num_vision))
+    if targets.torch is not None:
+        built.append(("torch", _TORCH_VARIANT, ("torch",), num_all))
+    for target, variant, files, num_weights in built:
+        rows = (row for row in judgement.rows if (row.target, row.variant) == (target, variant))
+        yield VariantPlan(
+            target=target,
+            variant=variant,
+            files=files,
+            num_weights=num_weights,
+            gates=tuple(rows),
+        )
+
+
+def _num_weights(checkpoint: "Checkpoint", prefix: str) -> int:
+    """Numbers in the tensors of a prefix that FastVLM computes with, a shared one counted once."""
+    from reference.checkpoint.names import HEAD_PROJECTION, LM_HEAD
+
+    unused = {HEAD_PROJECTION} | ({LM_HEAD} if checkpoint.tied else set())
+    return sum(
+        math.prod(info.shape)
+        for name, info in checkpoint.tensors.items()
+        if name.startswith(prefix)
+        and name not in unused
+        and not name.endswith(".num_batches_tracked")
+    )
+
+
+def _provenance(recipe: Recipe, finished: Finished) -> Provenance:
+    code: dict[str, str] = dict(CodeReader().digests(__name__))
+    tools: dict[str, str] = {}
+    for ingredients in finished.ingredients:
+        code |= ingredients.code
+        tools |= ingredients.tools
+    return Provenance(
+        checkpoint_digest=finished.artifacts[WEIGHTS].digest,
+        source_revision=hashlib.sha256(canonical_json(code)).hexdigest(),
+        tools=tools,
+        recipe=_recipe_text(recipe),
+    )
+
+
+def _recipe_text(recipe: Recipe) -> str:
+    """The recipe as YAML, everything that it extends merged in; no folder of this machine."""
+    choice = recipe.checkpoint
+    if choice.path is not None:
+        choice = dataclasses.replace(choice, path=Path(choice.path.name))
+    plain = to_plain(dataclasses.replace(recipe, checkpoint=choice, extend=""))
+    return yaml.safe_dump(_without_defaults(plain), sort_keys=False, allow_unicode=True)
+
+
+def _without_defaults(value: object) -> object:
+    """Leaves out what was not given: None and the empty name of no base recipe."""
+    if isinstance(value, dict):
+        return {k: _without_defaults(v) for k, v in value.items() if v is not None and v != ""}
+    if isinstance(value, list):
+        return [_without_defaults(item) for item in value]
+    return value

@@ -1,0 +1,140 @@
+"""The parent's side of a stage's child process."""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastvlm_compile.progress import Progress
+from fastvlm_compile.worker import Message, Request, decode_message, encode_request
+
+_TICK_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a child ended and what it cost."""
+
+    message: Message | None
+    """Its last word; None when it died without one."""
+    exit_status: int
+    """Its exit code; negative for the signal that killed it."""
+    duration_s: float
+    peak_memory_bytes: int
+
+
+def run_child(request: Request, config: object, *, log: Path, progress: Progress) -> Outcome:
+    """Run a stage's function in a child process and wait for its end.
+
+    The child ends with us, however we end: by Ctrl-C it is killed here, by `kill -9` it sees its
+    stdin close.
+
+    Args:
+        request: what to run.
+        config: the stage's config.
+        log: takes the child's stdout and stderr; replaced.
+        progress: told what the child tells; called with what it told last on every tick as well,
+            so that a clock can be shown.
+
+    Raises:
+        OSError: the log cannot be written or the child cannot be started.
+    """
+    started_s = time.monotonic()
+    results_read, results_write = os.pipe()
+    with contextlib.ExitStack() as stack:
+        results = stack.enter_context(os.fdopen(results_read, "rb", buffering=0))
+        try:
+            log_file = stack.enter_context(log.open("wb"))
+            # Without a fixed hash seed a library's iteration over a set of names may change the
+            # order of what it writes from one build to the next.
+            command = ["env", "PYTHONHASHSEED=0", sys.executable, "-P"]
+            command += ["-m", "fastvlm_compile.worker", str(results_write)]
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log_file,
+                stderr=log_file,
+                pass_fds=(results_write,),
+                start_new_session=True,  # Ctrl-C is ours to handle; and it makes a group to kill
+            )
+        finally:
+            os.close(results_write)
+        try:
+            message = _listen(child, encode_request(request, config), results.fileno(), progress)
+        except BaseException:
+            _kill(child)
+            raise
+        usage = _reap(child)
+    return Outcome(
+        message=message,
+        exit_status=usage.exit_status,
+        duration_s=time.monotonic() - started_s,
+        peak_memory_bytes=usage.peak_memory_bytes,
+    )
+
+
+def _listen(
+    child: subprocess.Popen[bytes], request: bytes, results: int, progress: Progress
+) -> Message | None:
+    """Pass progress on until the child's last word, or until it closes its end without one."""
+    assert child.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it died at once; the log tells why
+        child.stdin.write(request)
+        child.stdin.flush()  # and it stays open: it is the child's lifeline
+    latest = Message(kind="progress")
+    for line in _lines(results):
+        if line is not None:
+            latest = decode_message(line)
+            if latest.kind != "progress":
+                return latest
+        progress(latest.done, latest.total, latest.text)
+    return None
+
+
+def _lines(descriptor: int) -> Iterator[bytes | None]:
+    """Whole lines as they come, and None whenever a tick has passed."""
+    rest = b""
+    while True:
+        ready, _, _ = select.select([descriptor], [], [], _TICK_S)
+        if not ready:
+            yield None
+            continue
+        chunk = os.read(descriptor, 1 << 16)
+        if not chunk:
+            return
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Usage:
+    exit_status: int
+    peak_memory_bytes: int
+
+
+def _reap(child: subprocess.Popen[bytes]) -> _Usage:
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    _kill_group(child)  # whatever the stage started and forgot
+    assert child.stdin is not None
+    child.stdin.close()
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2) of the two systems
+    return _Usage(exit_status=child.returncode, peak_memory_bytes=usage.ru_maxrss * unit)
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    _kill_group(child)
+    child.wait()
+    if child.stdin is not None:
+        child.stdin.close()
+
+
+def _kill_group(child: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)

@@ -1,0 +1,47 @@
+"""One class per mistake a user can make; each says how to mend it. Rendered by `cli.main`."""
+
+from typing import ClassVar
+
+from reference.errors import UserError
+
+
+class RecipeError(UserError):
+    """A recipe cannot be read: the message starts with `file:line:column`."""
+
+
+class StoreError(UserError):
+    """The store cannot be read or written: no space, no permission, a file in its place."""
+
+
+class CheckpointMissingError(UserError):
+    """The recipe's checkpoint is not there; the hint says what would fetch or make it."""
+
+
+class ToolError(UserError):
+    """A library that this work needs is not installed."""
+
+
+class OutputError(UserError):
+    """A result cannot be written where it was asked for."""
+
+
+class BundleError(UserError):
+    """A bundle is missing, damaged or cannot do what was asked of it."""
+
+
+class VerificationError(UserError):
+    """A check of a bundle, a store or a checkpoint found something wrong."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class GateError(UserError):
+    """A measurement is past its threshold; nothing was published."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class StageError(UserError):
+    """A stage ended in an error that is ours, not the user's; the message holds its log's tail."""
+
+    exit_code: ClassVar[int] = 3

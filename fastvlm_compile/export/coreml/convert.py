@@ -1,0 +1,89 @@
+"""The vision tower as a Core ML package.
+
+The front end is `torch.export`: it needs shapes only, where tracing would run the tower once at
+full size, and it lowers to the same ops.
+"""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from fastvlm_compile.export.coreml.canonical import canonicalise
+from fastvlm_compile.export.coreml.check import check_package
+from fastvlm_compile.export.coreml.contract import IMAGE_FEATURES, IMAGES, Precision
+from fastvlm_compile.export.coreml.metadata import describe
+from fastvlm_compile.export.coreml.quiet import quiet_coremltools
+from fastvlm_compile.export.coreml.vision_module import VisionTower, load_tower
+from fastvlm_compile.export.weight_source import WeightSource
+from fastvlm_compile.progress import Progress
+from reference.config import VisionConfig
+
+if TYPE_CHECKING:
+    from coremltools.models import MLModel
+
+PACKAGE = "fastvithd.mlpackage"
+"""Apple's app takes its Swift class from the file name."""
+
+DEPLOYMENT_TARGET = "iOS18"
+"""Apple's FastVLM app asks for iOS 18 itself, so nobody is lost; it is the first target with fused
+attention, with functions that share weights, and with grouped palettization."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionPackageConfig:
+    """What decides a vision package."""
+
+    vision: VisionConfig
+    precision: Precision
+
+
+def export_vision_package(
+    config: VisionPackageConfig, source: WeightSource, out: Path, progress: Progress
+) -> Path:
+    """Write `fastvithd.mlpackage` and check it; its bytes depend on nothing but the arguments.
+
+    Raises:
+        ExportError: the package is not what Apple's contract says, or a weight overflowed.
+    """
+    progress(0, 4, "loading the vision tower")
+    module = load_tower(config.vision, source)
+    progress(1, 4, f"converting to {config.precision}")
+    model = convert(module, config)
+    del module
+    progress(2, 4, "writing the package")
+    package = out / PACKAGE
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        aside = Path(folder) / PACKAGE
+        with quiet_coremltools():
+            model.save(str(aside))
+        canonicalise(aside)
+        progress(3, 4, "checking the package")
+        check_package(aside, config.vision, config.precision)
+        shutil.move(aside, package)
+    progress(4, 4, f"{PACKAGE} written")
+    return package
+
+
+def convert(module: VisionTower, config: VisionPackageConfig) -> "MLModel":
+    """The converted tower with its descriptions, not saved and (on a Mac) not compiled."""
+    size = config.vision.image_size
+    with quiet_coremltools():
+        import coremltools as ct
+
+        exported = torch.export.export(module, (torch.zeros(1, 3, size, size),))
+        model = ct.convert(
+            exported.run_decompositions({}),
+            inputs=[ct.TensorType(IMAGES, shape=(1, 3, size, size), dtype=np.float32)],
+            outputs=[ct.TensorType(IMAGE_FEATURES, dtype=np.float32)],
+            convert_to="mlprogram",
+            minimum_deployment_target=getattr(ct.target, DEPLOYMENT_TARGET),
+            compute_precision=getattr(ct.precision, config.precision.upper()),
+            skip_model_load=True,
+        )
+        describe(model, config.vision, precision=config.precision)
+    return model

@@ -1,0 +1,90 @@
+"""The recipe's gates over what the parity stages measured."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastvlm_compile.durable import refusals
+from fastvlm_compile.errors import GateError, StoreError
+from fastvlm_compile.store import Store
+from fastvlm_compile.verdict import Artifact
+from validation.gate_table import markdown_table, summary, terminal_table
+from validation.gates import Gate, GateRow, judge
+from validation.parity_file import ParityReport, read_parity, write_parity
+
+PARITY_FILE = "parity.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """All verdicts of one build, and the files that tell them."""
+
+    report: ParityReport
+    json_path: Path
+    markdown_path: Path
+
+    @property
+    def rows(self) -> tuple[GateRow, ...]:
+        """One per gate and per structural check."""
+        return self.report.gates
+
+    def failed(self) -> tuple[GateRow, ...]:
+        """The gates that failed."""
+        return tuple(row for row in self.rows if row.status == "failed")
+
+    def not_run(self) -> dict[str, list[GateRow]]:
+        """The gates that could not be judged, by the reason."""
+        rows: dict[str, list[GateRow]] = {}
+        for row in self.rows:
+            if row.status == "not run":
+                rows.setdefault(row.reason, []).append(row)
+        return rows
+
+
+def judge_gates(
+    gates: tuple[Gate, ...],
+    parity_stages: tuple[str, ...],
+    artifacts: Mapping[str, Artifact],
+    *,
+    recipe: str,
+    store: Store,
+) -> Judgement:
+    """Judge every gate and write the report, whatever the verdicts are.
+
+    Args:
+        gates: the recipe's.
+        parity_stages: names of the artifacts that hold a `parity.json`.
+        artifacts: of the build.
+        recipe: name of the folder that the report goes to.
+        store: takes the report.
+    """
+    measurements = tuple(
+        measurement
+        for stage in parity_stages
+        for measurement in read_parity(artifacts[stage].folder / PARITY_FILE).measurements
+    )
+    report = ParityReport(measurements=measurements, gates=judge(measurements, gates))
+    folder = store.root / "reports" / recipe
+    judgement = Judgement(
+        report=report, json_path=folder / PARITY_FILE, markdown_path=folder / "parity.md"
+    )
+    with refusals(StoreError, store.root):
+        store.disk.make_folder(folder)
+        aside = folder / f".{PARITY_FILE}"
+        write_parity(aside, report)
+        aside.rename(judgement.json_path)
+        text = f"# Parity of {recipe}\n\n{markdown_table(report.gates)}"
+        store.disk.write(judgement.markdown_path, text.encode())
+    return judgement
+
+
+def refuse_failures(judgement: Judgement) -> None:
+    """Raises GateError with a table of what failed, by how much, if anything did."""
+    failed = judgement.failed()
+    if failed:
+        table, _, _ = terminal_table(failed).rpartition("\n")  # its last line counts these alone
+        raise GateError(
+            f"{len(failed)} of {len(judgement.rows)} gates failed; nothing was published\n{table}\n"
+            f"{summary(judgement.rows)}",
+            hint=f"the whole report is {judgement.markdown_path}",
+        )

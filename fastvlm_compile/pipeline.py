@@ -1,0 +1,83 @@
+"""What a build does, on one page.
+
+    recipe --plan--> stages --key--> restore or run --> artifacts --judge--> gates --> bundle
+
+Each stage is a function of its inputs, its config, our code and the versions of its tools; their
+digest is the key of its output in the store. So a build that was killed goes on where it stopped,
+a second build of the same recipe runs nothing, and a changed threshold only judges again.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fastvlm_compile.bundle.assemble import assemble
+from fastvlm_compile.bundle_plan import bundle_key, plan_bundle
+from fastvlm_compile.console import Reporter
+from fastvlm_compile.judging import Judgement, judge_gates, refuse_failures
+from fastvlm_compile.plan import make_plan, parity_stages
+from fastvlm_compile.publish import Publication, publish
+from fastvlm_compile.recipe import Recipe
+from fastvlm_compile.runner import Workshop, run_stages
+from fastvlm_compile.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """What to build, from what, to where."""
+
+    recipe: Recipe
+    weights: Path | None
+    """The checkpoint's folder; None for a recipe that synthesizes it."""
+    store: Store
+    out: Path
+    """The bundle's folder: `dist/tiny`."""
+    private_paths: tuple[Path, ...]
+    """Folders of this machine that the bundle must not name, besides store and checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildResult:
+    """How a build ended that did not fail."""
+
+    bundle: Path
+    ending: Literal["published", "up to date"]
+    judgement: Judgement
+
+
+def build(request: BuildRequest, reporter: Reporter) -> BuildResult:
+    """Build a recipe, judge it and publish its bundle.
+
+    Raises:
+        GateError: a gate failed; the report is written, the bundle is not.
+        StageError: a stage failed, which is our mistake.
+        UserError: any other mistake; every subclass says how to mend it.
+    """
+    recipe, store = request.recipe, request.store
+    store.open()
+    with store.in_use():
+        plan = make_plan(recipe, weights=request.weights)
+        finished = run_stages(Workshop(plan=plan, store=store, reporter=reporter))
+        judgement = judge_gates(
+            recipe.gates,
+            parity_stages(recipe),
+            finished.artifacts,
+            recipe=recipe.name,
+            store=store,
+        )
+        refuse_failures(judgement)
+        key = bundle_key(recipe, finished, judgement)
+
+        def put_in_place() -> None:
+            bundle = plan_bundle(recipe, finished, judgement, private_paths=private_paths(request))
+            assemble(bundle, request.out, disk=store.disk)
+
+        publication = Publication(recipe=recipe.name, folder=request.out, key=key)
+        ending = publish(publication, put_in_place, store)
+    return BuildResult(bundle=request.out, ending=ending, judgement=judgement)
+
+
+def private_paths(request: BuildRequest) -> tuple[Path, ...]:
+    """Folders that no file of the bundle may name."""
+    weights = () if request.weights is None else (request.weights,)
+    return (*request.private_paths, request.store.root, *weights)

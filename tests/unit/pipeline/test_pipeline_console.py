@@ -1,0 +1,52 @@
+"""What a build shows: one line per stage, and a live line on a terminal that leaves no trace."""
+
+import io
+
+import pytest
+
+from fastvlm_compile.console import LineReporter, LiveReporter, format_bytes, format_duration
+
+
+def test_a_quiet_build_shows_one_line_per_stage() -> None:
+    stream = io.StringIO()
+    reporter = LineReporter(stream=stream)
+    reporter.started("onnx.toy")
+    reporter.progress(1, 2, "layer 1")
+    reporter.tell("onnx.toy", "built in 4.2 s, peak 1.1 GB")
+    reporter.warning("careful")
+    assert stream.getvalue() == (
+        f"{'onnx.toy'.ljust(26)}  built in 4.2 s, peak 1.1 GB\nwarning: careful\n"
+    )
+
+
+def test_the_live_line_shows_stage_time_and_progress_and_fits_the_terminal() -> None:
+    stream = io.StringIO()
+    reporter = LiveReporter(stream=stream, columns=30)
+    reporter.started("onnx.toy")
+    reporter.progress(3, 24, "model.layers.3.self_attn.q_proj.weight")
+    live = stream.getvalue().rpartition("\x1b[K")[2]
+    assert live.startswith("onnx.toy  0.0 s  3/24  model")
+    assert len(live) < 30
+
+
+def test_the_live_line_is_gone_when_the_stage_is_done() -> None:
+    stream = io.StringIO()
+    reporter = LiveReporter(stream=stream, columns=80)
+    reporter.started("onnx.toy")
+    reporter.tell("onnx.toy", "hit")
+    assert stream.getvalue().endswith(f"\r\x1b[K{'onnx.toy'.ljust(26)}  hit\n")
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "text"),
+    [(0.04, "0.0 s"), (4.25, "4.2 s"), (59.94, "59.9 s"), (65, "1 min 05 s"), (3725, "1 h 02 min")],
+)
+def test_durations_are_short(duration_s: float, text: str) -> None:
+    assert format_duration(duration_s) == text
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"), [(0, "0 B"), (999, "999 B"), (3_400_000, "3.4 MB"), (10**9, "1.0 GB")]
+)
+def test_sizes_are_in_powers_of_ten(size_bytes: int, text: str) -> None:
+    assert format_bytes(size_bytes) == text

@@ -1,0 +1,102 @@
+"""A failed gate stops the build with a table; what was not run is never taken for passed."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from fastvlm_compile.errors import GateError
+from fastvlm_compile.judging import Judgement, judge_gates, refuse_failures
+from fastvlm_compile.store import Store
+from fastvlm_compile.verdict import Artifact
+from validation.gates import Gate
+from validation.measurement import Measurement
+from validation.parity_file import ParityReport, read_parity, write_parity
+
+GATE = Gate(
+    target="onnx",
+    variant="fp32",
+    component="decoder",
+    metric="relative_l2",
+    max=1e-4,
+    why="only rounding may differ",
+)
+
+
+def _measured(value: float | None, *, reason: str = "") -> Measurement:
+    return Measurement(
+        target="onnx",
+        variant="fp32",
+        component="decoder",
+        metric="relative_l2",
+        value=value,
+        executor="toy 1.0",
+        not_run_reason=reason,
+    )
+
+
+def _judge(tmp_path: Path, *measurements: Measurement) -> Judgement:
+    stage = tmp_path / "stage"
+    stage.mkdir()
+    write_parity(stage / "parity.json", ParityReport(measurements=measurements))
+    store = Store(root=tmp_path / "store")
+    store.open()
+    artifacts = {"parity.onnx.fp32": Artifact(folder=stage, digest="")}
+    return judge_gates((GATE,), ("parity.onnx.fp32",), artifacts, recipe="toy", store=store)
+
+
+def test_a_gate_that_holds_lets_the_build_go_on(tmp_path: Path) -> None:
+    judgement = _judge(tmp_path, _measured(1e-6))
+    refuse_failures(judgement)
+    assert [row.status for row in judgement.rows] == ["passed"]
+    assert judgement.not_run() == {}
+
+
+@pytest.mark.parametrize("value", [2e-4, math.nan, math.inf])
+def test_a_gate_that_does_not_hold_ends_the_build_with_exit_code_1(
+    tmp_path: Path, value: float
+) -> None:
+    with pytest.raises(GateError) as caught:
+        refuse_failures(_judge(tmp_path, _measured(value)))
+    assert caught.value.exit_code == 1
+    assert caught.value.message.startswith("1 of 1 gates failed; nothing was published\n")
+    assert "only rounding may differ" in caught.value.message
+    assert caught.value.hint == f"the whole report is {tmp_path}/store/reports/toy/parity.md"
+
+
+def test_the_table_of_a_failure_names_value_limit_and_how_much_over(tmp_path: Path) -> None:
+    with pytest.raises(GateError) as caught:
+        refuse_failures(_judge(tmp_path, _measured(2e-4)))
+    row = next(line for line in caught.value.message.splitlines() if line.startswith("FAILED"))
+    assert row.split()[1:] == [
+        "onnx.fp32.decoder",
+        "relative_l2",
+        "0.0002",
+        "<=",
+        "0.0001",
+        "-0.0001",
+        "-",
+        "toy",
+        "1.0",
+    ]
+
+
+def test_a_gate_without_a_measurement_has_failed(tmp_path: Path) -> None:
+    with pytest.raises(GateError):
+        refuse_failures(_judge(tmp_path))
+
+
+def test_what_was_not_run_is_listed_with_its_reason_and_does_not_fail(tmp_path: Path) -> None:
+    judgement = _judge(tmp_path, _measured(None, reason="no such machine"))
+    refuse_failures(judgement)
+    assert [row.status for row in judgement.rows] == ["not run"]
+    assert list(judgement.not_run()) == ["no such machine"]
+
+
+def test_the_report_is_written_whatever_the_verdict(tmp_path: Path) -> None:
+    judgement = _judge(tmp_path, _measured(math.nan))
+    report = read_parity(judgement.json_path)
+    assert [row.status for row in report.gates] == ["failed"]
+    text = judgement.markdown_path.read_text()
+    assert text.startswith("# Parity of toy\n")
+    assert "relative_l2" in text
