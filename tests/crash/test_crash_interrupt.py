@@ -15,7 +15,9 @@ _PATIENCE_S = 30
 
 # Runs a stage that never ends; the stage tells its process id through the pipe `told`.
 BUILDER = """
-import sys
+import signal, sys
+# A shell starts background jobs with the interrupt ignored; a terminal does not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from fastvlm_compile import cli
