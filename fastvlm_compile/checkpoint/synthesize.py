@@ -1,7 +1,7 @@
 """Makes up a checkpoint: the real names, shapes and files, random weights with real statistics."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from fastvlm_compile.checkpoint.statistics import Statistics, is_counter
 from fastvlm_compile.checkpoint.tokenizer_files import TokenizerSpec, write_tokenizer_files
 from fastvlm_compile.progress import Progress, silent
 from reference.checkpoint.expected import expected_tensors
-from reference.checkpoint.names import to_layout
+from reference.checkpoint.names import LM_HEAD, to_layout
 from reference.config import FastVLMConfig, Layout, parse_config
 from reference.errors import ConfigError
 from reference.prompt import IMAGE_TOKEN, write_tokenizer_json
@@ -111,23 +111,25 @@ def plan(
             tied=config.text.tie_word_embeddings,
             image_token_id=tokenizer.image_token_id,
         )
-    canonical_names: dict[str, str] = {}
-    tensors: list[TensorSpec] = []
-    for name, shape in expected_tensors(config).items():
-        stored_name = to_layout(name, layout)
-        if stored_name is None or (name == "lm_head.weight" and config.text.tie_word_embeddings):
-            continue
-        canonical_names[stored_name] = name
-        dtype = "int64" if is_counter(name) else "float16"
-        tensors.append(TensorSpec(name=stored_name, dtype=dtype, shape=shape))
+    tensors = tuple(_tensors(config, layout))
     return SyntheticPlan(
         raw_config=raw,
         config=config,
         layout=layout,
         tokenizer=tokenizer,
-        shards=plan_shards(tensors),
-        canonical_names=canonical_names,
+        shards=plan_shards([tensor for _, tensor in tensors]),
+        canonical_names={tensor.name: name for name, tensor in tensors},
     )
+
+
+def _tensors(config: FastVLMConfig, layout: Layout) -> Iterator[tuple[str, TensorSpec]]:
+    """Canonical name and description of each tensor that the files hold."""
+    for name, shape in expected_tensors(config).items():
+        stored_name = to_layout(name, layout)
+        if stored_name is None or (name == LM_HEAD and config.text.tie_word_embeddings):
+            continue
+        dtype = "int64" if is_counter(name) else "float16"
+        yield name, TensorSpec(name=stored_name, dtype=dtype, shape=shape)
 
 
 def synthesize(
