@@ -13,7 +13,8 @@ from fastvlm_compile.bundle.chat_template import chat_template
 from fastvlm_compile.bundle.manifest import InputContract
 from fastvlm_compile.checkpoint.configs import to_apple_config
 from fastvlm_compile.errors import BundleError
-from reference.config import PATCH_SIZE, parse_config
+from fastvlm_compile.processor_config import preprocessor_config, processor_config
+from reference.config import parse_config
 from reference.prompt import IMAGE_TOKEN
 from reference.tokenizer import PromptTokenizer, load_tokenizer
 
@@ -24,7 +25,6 @@ END_OF_TEXT = "<|endoftext|>"
 _COPIED = ("vocab.json", "merges.txt")
 # They name the machine or the code that trained the model.
 _DROPPED = ("_name_or_path", "name_or_path", "auto_map", "transformers_version")
-_BICUBIC = 3  # Pillow's number
 
 
 def root_files(
@@ -57,8 +57,8 @@ def root_files(
     files = {
         "config.json": _json(config),
         "generation_config.json": _json(_generation_config(config, tokenizer)),
-        "preprocessor_config.json": _json(_preprocessor_config(contract.image_size)),
-        "processor_config.json": _json(_processor_config()),
+        "preprocessor_config.json": _json(preprocessor_config(contract.image_size)),
+        "processor_config.json": _json(processor_config()),
         "tokenizer.json": tokenizer.to_json().encode(),
         "tokenizer_config.json": _json(
             _tokenizer_config(tokenizer_dir, tokenizer, contract, template)
@@ -139,34 +139,6 @@ def _generation_config(
         "do_sample": False,
         "eos_token_id": ended_by if isinstance(ended_by, list) else [ended_by],
         **({} if padding is None else {"bos_token_id": padding, "pad_token_id": padding}),
-    }
-
-
-def _preprocessor_config(size: int) -> dict[str, object]:
-    return {
-        "crop_size": {"height": size, "width": size},
-        "do_center_crop": True,
-        "do_convert_rgb": True,
-        "do_normalize": True,
-        "do_rescale": True,
-        "do_resize": True,
-        "image_mean": [0.0, 0.0, 0.0],
-        "image_processor_type": "CLIPImageProcessor",
-        "image_std": [1.0, 1.0, 1.0],
-        "processor_class": "LlavaProcessor",
-        "resample": _BICUBIC,
-        "rescale_factor": 1 / 255,
-        "size": {"shortest_edge": size},
-    }
-
-
-def _processor_config() -> dict[str, object]:
-    return {
-        "image_token": IMAGE_TOKEN,
-        "num_additional_image_tokens": 0,
-        "patch_size": PATCH_SIZE,
-        "processor_class": "LlavaProcessor",
-        "vision_feature_select_strategy": "full",
     }
 
 

@@ -4,10 +4,8 @@ import json
 from pathlib import Path
 
 from fastvlm_compile.bundle.chat_template import chat_template
-from reference.config import PATCH_SIZE, FastVLMConfig, Layout
-
-_BICUBIC = 3
-"""PIL's number of the bicubic filter."""
+from fastvlm_compile.processor_config import preprocessor_config, processor_config
+from reference.config import FastVLMConfig, Layout
 
 
 def write_processor_files(directory: Path, config: FastVLMConfig, layout: Layout) -> None:
@@ -18,42 +16,14 @@ def write_processor_files(directory: Path, config: FastVLMConfig, layout: Layout
     """
     size = config.vision.image_size
     files: dict[str, object] = {
-        "preprocessor_config.json": _preprocessor_config(size),
+        "preprocessor_config.json": preprocessor_config(size),
         "generation_config.json": _generation_config(config),
     }
     if layout == "transformers":
-        files["processor_config.json"] = _processor_config()
+        files["processor_config.json"] = processor_config()
         _write_absent(directory / "chat_template.jinja", chat_template("before"))
     for name, content in files.items():
         _write_absent(directory / name, json.dumps(content, indent=2) + "\n")
-
-
-def _preprocessor_config(image_size: int) -> dict[str, object]:
-    return {
-        "crop_size": {"height": image_size, "width": image_size},
-        "do_center_crop": True,
-        "do_convert_rgb": True,
-        "do_normalize": True,
-        "do_rescale": True,
-        "do_resize": True,
-        "image_mean": [0.0, 0.0, 0.0],
-        "image_processor_type": "CLIPImageProcessor",
-        "image_std": [1.0, 1.0, 1.0],
-        "processor_class": "LlavaProcessor",
-        "resample": _BICUBIC,
-        "rescale_factor": 1 / 255,
-        "size": {"shortest_edge": image_size},
-    }
-
-
-def _processor_config() -> dict[str, object]:
-    return {
-        "image_token": "<image>",
-        "num_additional_image_tokens": 0,
-        "patch_size": PATCH_SIZE,
-        "processor_class": "LlavaProcessor",
-        "vision_feature_select_strategy": "full",
-    }
 
 
 def _generation_config(config: FastVLMConfig) -> dict[str, object]:
