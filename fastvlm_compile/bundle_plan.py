@@ -5,18 +5,26 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import yaml
 
 from fastvlm_compile.bundle.assemble import BundlePlan, Part, VariantPlan
+from fastvlm_compile.bundle.layout import GOLDENS, coreml_folder
 from fastvlm_compile.bundle.manifest import InputContract, Provenance
 from fastvlm_compile.code_digest import CodeReader
 from fastvlm_compile.judging import Judgement
 from fastvlm_compile.key import canonical_json
-from fastvlm_compile.plan import CHECKPOINT, ONNX_GRAPHS, TORCH_WEIGHTS, WEIGHTS
-from fastvlm_compile.recipe import Recipe
+from fastvlm_compile.plan import (
+    CHECKPOINT,
+    GOLDEN,
+    ONNX_GRAPHS,
+    TORCH_WEIGHTS,
+    WEIGHTS,
+    coreml_parts,
+)
+from fastvlm_compile.recipe import CoreMLTarget, Recipe
 from fastvlm_compile.runner import Finished
 from fastvlm_compile.structure import to_plain
 from fastvlm_compile.verdict import Artifact
@@ -24,7 +32,6 @@ from fastvlm_compile.verdict import Artifact
 if TYPE_CHECKING:
     from reference.checkpoint.tensors import Checkpoint
 
-_PACKAGE = "fastvithd"
 _TORCH_VARIANT = "fp32"  # the precision it is run in; the files keep the checkpoint's own
 
 
@@ -90,20 +97,21 @@ def _parts(
             for source in sorted(artifacts[f"onnx.{graph}"].folder.iterdir()):
                 yield Part(path=f"onnx/{source.name}", source=source)
     if recipe.targets.coreml is not None:
-        for precision in recipe.targets.coreml.ship:
-            source = artifacts[f"coreml.vision.{precision}"].folder / f"{_PACKAGE}.mlpackage"
-            yield Part(path=_package_path(recipe, precision), source=source)
+        yield from _coreml_parts(recipe.targets.coreml, artifacts)
     if recipe.targets.torch is not None:
         yield Part(path="torch", source=artifacts[TORCH_WEIGHTS].folder)
+    if recipe.goldens.ship:
+        yield Part(path=GOLDENS, source=artifacts[GOLDEN].folder)
     for path in (judgement.json_path, judgement.markdown_path):
         yield Part(path=f"reports/{path.name}", source=path)
 
 
-def _package_path(recipe: Recipe, precision: str) -> str:
-    """The first one that is shipped has the name that Apple's app looks for."""
-    assert recipe.targets.coreml is not None
-    first = precision == recipe.targets.coreml.ship[0]
-    return f"coreml/{_PACKAGE}{'' if first else f'-{precision}'}.mlpackage"
+def _coreml_parts(target: CoreMLTarget, artifacts: Mapping[str, Artifact]) -> Iterator[Part]:
+    for precision in target.ship:
+        for part in coreml_parts(target):
+            for source in sorted(artifacts[f"coreml.{part}.{precision}"].folder.iterdir()):
+                path = f"{coreml_folder(target.ship, precision)}/{source.name}"
+                yield Part(path=path, source=source)
 
 
 def _variants(
@@ -118,11 +126,12 @@ def _variants(
         files = tuple(part.path for part in parts if part.path.startswith("onnx/"))
         built += [("onnx", variant, files, num_all) for variant in targets.onnx.variants]
     if targets.coreml is not None:
-        num_vision = _num_weights(checkpoint, VISION_PREFIX)
+        whole = targets.coreml.language is not None
+        num_weights = num_all if whole else _num_weights(checkpoint, VISION_PREFIX)
         for precision in targets.coreml.precisions:
+            files = _files_in(parts, coreml_folder(targets.coreml.ship, precision))
             shipped = precision in targets.coreml.ship
-            files = (_package_path(recipe, precision),) if shipped else ()
-            built.append(("coreml", precision, files, num_vision))
+            built.append(("coreml", precision, files if shipped else (), num_weights))
     if targets.torch is not None:
         built.append(("torch", _TORCH_VARIANT, ("torch",), num_all))
     for target, variant, files, num_weights in built:
@@ -134,6 +143,13 @@ def _variants(
             num_weights=num_weights,
             gates=tuple(rows),
         )
+
+
+def _files_in(parts: tuple[Part, ...], folder: str) -> tuple[str, ...]:
+    """Paths of the parts right in a folder."""
+    return tuple(
+        part.path for part in parts if PurePosixPath(part.path).parent.as_posix() == folder
+    )
 
 
 def _num_weights(checkpoint: "Checkpoint", prefix: str) -> int:

@@ -32,6 +32,14 @@ COMMANDS = {
         "Inspect, convert and synthesize checkpoints.",
     ),
     "generate": ("fastvlm_compile.commands.generate:generate", "Ask a bundle about an image."),
+    "validate": (
+        "fastvlm_compile.commands.validate:validate",
+        "Measure a bundle again, with its own goldens.",
+    ),
+    "coreml": (
+        "fastvlm_compile.commands.coreml:coreml",
+        "Run, inspect and compare Core ML packages.",
+    ),
     "verify": ("fastvlm_compile.commands.verify:verify", "Check every byte of a bundle."),
     "doctor": ("fastvlm_compile.commands.doctor:doctor", "Tell what is installed and what is not."),
 }

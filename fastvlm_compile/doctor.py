@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Literal
 
@@ -17,6 +17,10 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "verify": (),
     "generate --runtime onnxruntime": (*_READ, "onnxruntime"),
     "generate --runtime torch": (*_READ, "safetensors", "torch"),
+    "generate --runtime ml_program": (*_READ, "torch"),
+    "validate, target onnx": (*_READ, "safetensors", "onnxruntime"),
+    "validate, target coreml": (*_READ, "safetensors", "coremltools"),
+    "coreml run, inspect, diff": ("numpy", "torch"),
     "checkpoint inspect": ("numpy", "safetensors"),
     "checkpoint convert, synthesize": _CHECKPOINT,
     "build, target onnx": (*_BUILD, "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime"),
@@ -37,7 +41,8 @@ _BASE = frozenset(
         "onnxruntime",
     }
 )
-CORE_ML = "run Core ML packages"
+ML_PROGRAM = "run Core ML packages in the ML Program executor"
+CORE_ML = "run Core ML packages in Core ML (generate --runtime coreml)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +93,12 @@ def examine(
     found = {name for name, version in versions.items() if version is not None}
     capabilities = [_judge(name, needs, found) for name, needs in NEEDS.items()]
     return Examination(
-        versions=versions, capabilities=(*capabilities, _core_ml(found, platform=platform))
+        versions=versions,
+        capabilities=(
+            *capabilities,
+            _ml_program(found, platform=platform),
+            _core_ml(found, platform=platform),
+        ),
     )
 
 
@@ -105,8 +115,17 @@ def _judge(name: str, needs: tuple[str, ...], found: set[str]) -> Capability:
     )
 
 
+def _ml_program(found: set[str], *, platform: str) -> Capability:
+    """Without Core ML and without PyTorch nothing says what packages compute."""
+    able = _judge(ML_PROGRAM, ("torch", "numpy"), found)
+    if able.status == "works" or platform == "darwin":
+        return able
+    cost = f"{able.reason}; without it Core ML packages are `not run` in every report"
+    return replace(able, reason=cost)
+
+
 def _core_ml(found: set[str], *, platform: str) -> Capability:
     if platform != "darwin":
-        reason = "needs macOS; packages are built and checked here, and run on a Mac or an iPhone"
+        reason = "needs macOS; here packages run in the ML Program executor, which is not Core ML"
         return Capability(name=CORE_ML, status="not available", reason=reason)
     return _judge(CORE_ML, ("coremltools",), found)

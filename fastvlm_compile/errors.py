@@ -21,6 +21,10 @@ class ToolError(UserError):
     """A library that this work needs is not installed."""
 
 
+class ChangedError(UserError):
+    """A source or the code changed while a stage read it."""
+
+
 class OutputError(UserError):
     """A result cannot be written where it was asked for."""
 

@@ -8,6 +8,7 @@ from fastvlm_compile.durable import refusals
 from fastvlm_compile.errors import GateError, StoreError
 from fastvlm_compile.store import Store
 from fastvlm_compile.verdict import Artifact
+from validation.error_table import error_table
 from validation.gate_table import markdown_table, summary, terminal_table
 from validation.gates import Gate, GateRow, judge
 from validation.parity_file import ParityReport, read_parity, write_parity
@@ -73,7 +74,8 @@ def judge_gates(
         aside = folder / f".{PARITY_FILE}"
         write_parity(aside, report)
         aside.rename(judgement.json_path)
-        text = f"# Parity of {recipe}\n\n{markdown_table(report.gates)}"
+        sections = (markdown_table(report.gates), error_table(measurements))
+        text = "\n".join((f"# Parity of {recipe}\n", *filter(None, sections)))
         store.disk.write(judgement.markdown_path, text.encode())
     return judgement
 

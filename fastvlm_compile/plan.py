@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fastvlm_compile.recipe import CoreMLTarget, OnnxTarget, Recipe
+from fastvlm_compile.recipe import CoreMLLanguage, CoreMLTarget, OnnxTarget, Precision, Recipe
 from fastvlm_compile.stage import Plan, Source, Stage
 from fastvlm_compile.stages.checkpoint import (
     InspectConfig,
@@ -11,6 +11,11 @@ from fastvlm_compile.stages.checkpoint import (
     TorchWeightsConfig,
 )
 from fastvlm_compile.stages.coreml import CoreMLVisionConfig
+from fastvlm_compile.stages.coreml_language import (
+    CoreMLDecoderConfig,
+    CoreMLEmbeddingConfig,
+    CoreMLProjectorConfig,
+)
 from fastvlm_compile.stages.golden import GoldenConfig
 from fastvlm_compile.stages.onnx import OnnxDecoderConfig, OnnxEmbedConfig, OnnxVisionConfig
 from fastvlm_compile.stages.parity import CoreMLParityConfig, OnnxParityConfig
@@ -20,10 +25,12 @@ CHECKPOINT = "checkpoint"
 GOLDEN = "golden"
 TORCH_WEIGHTS = "torch.weights"
 ONNX_GRAPHS = ("vision_encoder", "embed_tokens", "decoder_model_merged")
+COREML_PARTS = ("vision", "projector", "embedding", "decoder")
+"""In the order of use; without `language` the first alone."""
 
 _STAGES = "fastvlm_compile.stages"
 _MODEL_TOOLS = ("torch", "numpy", "safetensors")
-_ONNX_TOOLS = (*_MODEL_TOOLS, "onnx", "onnx-ir", "onnxsim")
+_ONNX_TOOLS = (*_MODEL_TOOLS, "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime")
 _COREML_TOOLS = (*_MODEL_TOOLS, "coremltools")
 
 # Config field -> recipe key, to tell a changed key by the name that the user knows.
@@ -34,11 +41,15 @@ _GOLDEN_KEYS = {
     for name in ("scenes", "photographs", "prompts", "max_new_tokens", "task_questions")
 }
 _ONNX_KEYS = {name: f"targets.onnx.{name}" for name in ("logits", "opset")}
+_COREML_KEYS = {
+    name: f"targets.coreml.language.{name}" for name in ("prefill_chunk", "max_chunk_mb")
+}
 _RECIPE_KEYS = {
     **_SYNTHETIC_KEYS,
     **_IMAGE_KEYS,
     **_GOLDEN_KEYS,
     **_ONNX_KEYS,
+    **_COREML_KEYS,
     "context_length": "context_length",
 }
 
@@ -147,24 +158,71 @@ def _onnx(recipe: Recipe, target: OnnxTarget) -> Iterator[Stage]:
                 "checkpoint": CHECKPOINT,
                 **{graph: f"onnx.{graph}" for graph in ONNX_GRAPHS},
             },
-            tools=("onnxruntime", "numpy", "tokenizers"),
+            tools=("onnxruntime", "numpy", "pillow", "tokenizers"),
         )
+
+
+def coreml_parts(target: CoreMLTarget) -> tuple[str, ...]:
+    """What is built of each precision."""
+    return COREML_PARTS if target.language is not None else COREML_PARTS[:1]
 
 
 def _coreml(recipe: Recipe, target: CoreMLTarget) -> Iterator[Stage]:
     for precision in target.precisions:
-        yield Stage(
-            name=f"coreml.vision.{precision}",
-            function=f"{_STAGES}.coreml:vision",
-            config=CoreMLVisionConfig(image_size=recipe.image.size, precision=precision),
-            inputs={"weights": WEIGHTS, "checkpoint": CHECKPOINT},
-            tools=_COREML_TOOLS,
+        yield _coreml_part(
+            f"coreml.vision.{precision}",
+            "coreml:vision",
+            CoreMLVisionConfig(image_size=recipe.image.size, precision=precision),
         )
-    for precision in target.precisions:
+        if target.language is not None:
+            yield from _coreml_language(recipe, target.language, precision)
+    # float16 is also compared with what the float32 packages returned.
+    for precision in sorted(target.precisions, key=("float32", "float16").index):
+        after = precision == "float16" and "float32" in target.precisions
         yield Stage(
             name=f"parity.coreml.{precision}",
             function=f"{_STAGES}.parity:coreml",
             config=CoreMLParityConfig(precision=precision),
-            inputs={"golden": GOLDEN, "package": f"coreml.vision.{precision}"},
-            tools=("coremltools", "numpy"),
+            inputs={
+                "golden": GOLDEN,
+                "checkpoint": CHECKPOINT,
+                **{part: f"coreml.{part}.{precision}" for part in coreml_parts(target)},
+                **({"float32": "parity.coreml.float32"} if after else {}),
+            },
+            tools=("coremltools", "torch", "numpy", "safetensors", "tokenizers"),
         )
+
+
+def _coreml_language(
+    recipe: Recipe, language: CoreMLLanguage, precision: Precision
+) -> Iterator[Stage]:
+    yield _coreml_part(
+        f"coreml.projector.{precision}",
+        "coreml_language:projector",
+        CoreMLProjectorConfig(image_size=recipe.image.size, precision=precision),
+    )
+    yield _coreml_part(
+        f"coreml.embedding.{precision}",
+        "coreml_language:embedding",
+        CoreMLEmbeddingConfig(precision=precision),
+    )
+    yield _coreml_part(
+        f"coreml.decoder.{precision}",
+        "coreml_language:decoder",
+        CoreMLDecoderConfig(
+            context_length=recipe.context_length,
+            prefill_chunk=language.prefill_chunk,
+            max_chunk_mb=language.max_chunk_mb,
+            precision=precision,
+        ),
+    )
+
+
+def _coreml_part(name: str, function: str, config: object) -> Stage:
+    return Stage(
+        name=name,
+        function=f"{_STAGES}.{function}",
+        config=config,
+        inputs={"weights": WEIGHTS, "checkpoint": CHECKPOINT},
+        tools=_COREML_TOOLS,
+    )

@@ -21,7 +21,16 @@ Precision = Literal["float16", "float32"]
 
 COMPONENTS = {
     "onnx": ("vision_encoder", "embed_tokens", "decoder", "end_to_end"),
-    "coreml": ("vision",),
+    "coreml": (
+        "vision",
+        "vision_precision",
+        "projector",
+        "projector_precision",
+        "embedding",
+        "decoder",
+        "decoder_precision",
+        "end_to_end",
+    ),
 }
 """What can be measured of each target."""
 
@@ -77,6 +86,8 @@ class GoldenPlan:
     max_new_tokens: Count
     task_questions: CountOrNone
     """Held-out questions with a known answer; 0 for a model that was not trained on the scenes."""
+    ship: bool = False
+    """Whether they go into the bundle, so that `validate` can measure it on another machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +101,31 @@ class OnnxTarget:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CoreMLLanguage:
+    """Everything behind the vision tower: projector, embedding table and decoder."""
+
+    prefill_chunk: Annotated[
+        int,
+        Rule(
+            holds=lambda n: n >= 2 and (n % 32 == 0 or 32 % n == 0),
+            expected="a multiple or a divisor of 32, at least 2",
+        ),
+    ]
+    """Positions of the prompt that one call takes."""
+    max_chunk_mb: Annotated[float, Rule(holds=lambda size: size > 0, expected="a size above 0")]
+    """Weights of one package of the decoder at most, 10^6 bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CoreMLTarget:
-    """The vision tower as a Core ML package."""
+    """The model as Core ML packages: the vision tower, and the rest if `language` is given."""
 
     precisions: tuple[Precision, ...]
     """What is built and measured."""
     ship: tuple[Precision, ...]
     """What of it goes into the bundle."""
+    language: CoreMLLanguage | None = None
+    """None for the vision tower alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +171,19 @@ class Recipe:
     goldens: GoldenPlan
     targets: Targets
     gates: tuple[Gate, ...]
+
+
+def components_of(targets: Targets, target: str, variant: str) -> tuple[str, ...]:
+    """What is measured of a variant: without `language` the tower alone, and what precision costs
+    only where there is less than float32."""
+    names = COMPONENTS[target]
+    if target != "coreml":
+        return names
+    if targets.coreml is None or targets.coreml.language is None:
+        names = tuple(name for name in names if name.startswith("vision"))
+    if variant == "float32":
+        names = tuple(name for name in names if not name.endswith("_precision"))
+    return names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,15 +235,28 @@ def _problems(recipe: Recipe) -> Iterator[_Problem]:
         if len(set(variants)) != len(variants):
             yield _Problem(path=path, message=f"targets.{target}.{key}: a name is given twice")
     if targets.coreml is not None:
-        for index, precision in enumerate(targets.coreml.ship):
-            if precision not in targets.coreml.precisions:
-                yield _Problem(
-                    path=("targets", "coreml", "ship", index),
-                    message=f"targets.coreml.ship: {precision} is not built",
-                    hint=f"built: {', '.join(targets.coreml.precisions)}",
-                )
+        yield from _coreml_problems(targets.coreml, context_length=recipe.context_length)
     for index, gate in enumerate(recipe.gates):
         yield from _gate_problems(index, gate, targets)
+
+
+def _coreml_problems(target: CoreMLTarget, *, context_length: int) -> Iterator[_Problem]:
+    at = ("targets", "coreml")
+    for index, precision in enumerate(target.ship):
+        if precision not in target.precisions:
+            yield _Problem(
+                path=(*at, "ship", index),
+                message=f"targets.coreml.ship: {precision} is not built",
+                hint=f"built: {', '.join(target.precisions)}",
+            )
+    if len(set(target.ship)) != len(target.ship):
+        yield _Problem(path=(*at, "ship"), message="targets.coreml.ship: a name is given twice")
+    if target.language is not None and target.language.prefill_chunk > context_length:
+        yield _Problem(
+            path=(*at, "language", "prefill_chunk"),
+            message=f"targets.coreml.language.prefill_chunk: {target.language.prefill_chunk} "
+            f"positions do not fit into the context_length, {context_length}",
+        )
 
 
 def _gate_problems(index: int, gate: Gate, targets: Targets) -> Iterator[_Problem]:
@@ -224,6 +279,13 @@ def _gate_problems(index: int, gate: Gate, targets: Targets) -> Iterator[_Proble
             path=("gates", index, "component"),
             message=f"{at}.component: {gate.target} has no component `{gate.component}`",
             hint=nearest(gate.component, COMPONENTS[gate.target]),
+        )
+    elif gate.component not in components_of(targets, gate.target, gate.variant):
+        yield _Problem(
+            path=("gates", index, "component"),
+            message=f"{at}.component: there is no `{gate.component}` of {gate.target} "
+            f"{gate.variant} in this recipe",
+            hint="known: " + ", ".join(components_of(targets, gate.target, gate.variant)),
         )
     if not gate.why.strip():
         yield _Problem(

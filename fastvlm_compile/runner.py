@@ -13,7 +13,7 @@ from pathlib import Path
 from fastvlm_compile.child import Outcome, run_child
 from fastvlm_compile.console import Reporter, format_bytes, format_duration
 from fastvlm_compile.durable import no_space, refusals
-from fastvlm_compile.errors import StageError, StoreError
+from fastvlm_compile.errors import ChangedError, StageError, StoreError
 from fastvlm_compile.key import Ingredients
 from fastvlm_compile.latest import BuildRecord, load_record, save_record
 from fastvlm_compile.stage import Plan, Stage
@@ -50,7 +50,8 @@ def run_stages(workshop: Workshop) -> Finished:
     """Make every artifact of a plan be there.
 
     Raises:
-        UserError: a stage refused its input, a tool is missing, the disk is full.
+        UserError: a stage refused its input, a tool is missing, the disk is full, a source
+            changed meanwhile.
         StageError: a stage failed.
     """
     plan, store = workshop.plan, workshop.store
@@ -170,10 +171,10 @@ def _check_unchanged(
     if Inspector(workshop.plan).ingredients(stage, inputs) != ingredients:
         changed.append("the code")
     if changed:
-        raise StageError(
+        raise ChangedError(
             f"{' and '.join(changed)} changed while the stage {stage.name} ran; its output is "
             "of neither state and was dropped",
-            hint="build again",
+            hint="build again, and leave the checkpoint and the code alone meanwhile",
         )
 
 

@@ -1,161 +1,134 @@
-"""A Core ML vision package: its contract everywhere, its numbers where something executes it."""
+"""Core ML packages: their contract everywhere, their numbers where something executes them.
+
+Errors are kept apart. Conversion: the FLOAT32 packages against the reference (`vision`,
+`projector`, `decoder` of the variant float32). Precision: the FLOAT16 packages against the FLOAT32
+ones under the same executor (`vision_precision`, ...). And the total: FLOAT16 against the
+reference (`vision`, ... of the variant float16).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Protocol
 
-from validation.component_parity import compare_output
+from reference.prompt import PromptTokenizer
+from validation.component_parity import measure_embed_tokens
+from validation.coreml_components import (
+    features_of,
+    measure_decoder,
+    measure_projector,
+    measure_vision,
+)
+from validation.coreml_contract import package_problems
+from validation.coreml_run import NOTHING_EXECUTED, Run, nothing_executed
+from validation.end_to_end_parity import measure_generations, measure_task
 from validation.goldens import Goldens
 from validation.measurement import Measurement
-from validation.model_shape import ModelShape
+from validation.package_outputs import NoOutputs, PackageOutputs
 from validation.progress import Progress, Steps
-from validation.runtimes.base import Floats
-from validation.runtimes.core_ml_vision import (
-    IMAGE_FEATURES,
-    IMAGES,
-    CoreMLVision,
-    PackageDescription,
-    describe_package,
-    why_not_runnable,
+from validation.runtimes.checked import CheckedRuntime
+from validation.runtimes.core_ml_executor import (
+    NotRunnable,
+    Opened,
+    Packages,
+    open_packages,
 )
-from validation.signature import Port, Signature, signature_problems
+from validation.runtimes.core_ml_vision import describe_package
 from validation.tally import Tally
-from validation.tensor_parity import Comparison, Tolerance, Where
+from validation.tensor_parity import Comparison, Tolerance
 
-NUMERIC_METRICS = (
-    "relative_l2",
-    "max_abs",
-    "cosine",
-    "psnr_db",
-    "smallest_atol",
-    "smallest_rtol",
-)
-
-
-class VisionExecutor(Protocol):
-    """Something that runs a vision package."""
-
-    @property
-    def executor(self) -> str:
-        """The program and version that computes."""
-        ...
-
-    @property
-    def executed_by_core_ml(self) -> bool:
-        """Whether it is Apple's Core ML."""
-        ...
-
-    def vision_features(self, pixel_values: Floats) -> Floats:
-        """[1, 3, S, S] in 0..1 -> [1, T, C], before the projector."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class NotRunnable:
-    """Nothing executes packages here, and why."""
-
-    reason: str
+NO_SIBLING = NoOutputs(reason="the float32 packages are not there to compare with")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoreMLParity:
-    """How a package is measured.
+    """How packages are measured.
 
     Attributes:
-        variant: the name under which the measurements are filed.
         tolerance: for the smallest passing tolerances.
+        sibling: what the float32 packages returned; used for float16 packages only.
+        executor: finds what runs the packages.
     """
 
-    variant: str
     tolerance: Tolerance
+    sibling: PackageOutputs | NoOutputs = NO_SIBLING
+    executor: Callable[[Packages], Opened | NotRunnable] = open_packages
 
 
-def core_ml(package: Path) -> VisionExecutor | NotRunnable:
-    """Apple's Core ML where there is one."""
-    reason = why_not_runnable()
-    return NotRunnable(reason=reason) if reason else CoreMLVision(package)
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What came out, filed under the packages' precision as the variant.
+
+    Attributes:
+        measurements: of every component; those that could not be made say why.
+        outputs: what the packages returned, for a comparison with it; None where nothing ran.
+    """
+
+    measurements: tuple[Measurement, ...]
+    outputs: PackageOutputs | None
 
 
 def measure_coreml(
     config: CoreMLParity,
     *,
     goldens: Goldens,
-    package: Path,
+    packages: Packages,
+    tokenizer: PromptTokenizer,
     progress: Progress,
-    executor: Callable[[Path], VisionExecutor | NotRunnable] = core_ml,
-) -> tuple[Measurement, ...]:
-    """Checks the declared contract, then compares the vision features of every golden image.
+) -> Measured:
+    """Checks the declared contract, then every package alone, then the whole from pixels to tokens.
 
     Args:
-        config: names and tolerances.
-        goldens: the reference's features before the projector.
-        package: the `.mlpackage`.
-        progress: told of every image.
-        executor: finds what runs the package.
-
-    Returns:
-        The structural measurement and the metrics, these as not run where nothing executes.
+        config: tolerances, executor, and what to compare with.
+        goldens: what the reference returned.
+        packages: the tower, or the whole model.
+        tokenizer: turns answers into text.
+        progress: told of everything that is run.
 
     Raises:
-        PackageUnreadableError: the package is missing or damaged.
+        PackageUnreadableError, PackagesMissingError, LanguageLayoutError: a part is missing or
+            damaged.
         GoldenError: the goldens are damaged.
     """
-    problems = package_problems(describe_package(package), goldens.shape)
-    runner = executor(package)
-    steps = Steps(progress, len(goldens.index.image_ids))
-    if isinstance(runner, NotRunnable):
-        tally = Tally(target="coreml", variant=config.variant, component="vision", executor="")
-        tally.structure(problems, case="package")
-        steps.end()
-        return (*tally.measurements(), *tally.not_run(NUMERIC_METRICS, runner.reason))
-    tally = Tally(
-        target="coreml",
-        variant=config.variant,
-        component="vision",
-        executor=runner.executor,
-        executed_by_core_ml=runner.executed_by_core_ml,
-    )
-    tally.structure(problems, case="package")
+    problems = package_problems(describe_package(packages.vision), goldens.shape)
+    opened = config.executor(packages)
+    if isinstance(opened, NotRunnable):
+        return _only_described(packages, problems, opened.reason)
+    run = Run(packages=packages, opened=opened, sibling=config.sibling)
+    run.tally("vision").structure(problems, case="package")
+    steps = Steps(progress, _num_steps(goldens, packages))
     comparison = Comparison(goldens=goldens, tolerance=config.tolerance, steps=steps)
-    _compare_images(comparison, runner, tally)
+    features = measure_vision(comparison, opened.vision, run.component("vision"))
+    not_asked: tuple[Measurement, ...] = ()
+    if opened.whole is None:
+        run.look_inside()
+    else:
+        measure_projector(comparison, opened.whole, run.component("projector"))
+        measure_embed_tokens(comparison, opened.whole, run.tally("embedding"))
+        measure_decoder(comparison, opened.whole, run.component("decoder"))
+        run.look_inside()  # before the many questions: looking takes time
+        end_to_end = run.tally("end_to_end")
+        embeds = features_of(opened.whole, features, end_to_end)
+        checked = CheckedRuntime(opened.whole, goldens.shape)
+        measure_generations(comparison, checked, end_to_end, embeds)
+        not_asked = measure_task(comparison, checked, end_to_end, tokenizer)
     steps.end()
-    return tally.measurements()
+    return Measured(measurements=(*run.measurements(), *not_asked), outputs=run.result())
 
 
-def _compare_images(comparison: Comparison, runner: VisionExecutor, tally: Tally) -> None:
-    goldens = comparison.goldens
-    for image_id in goldens.index.image_ids:
-        comparison.steps.begin(f"vision package, {image_id}")
-        compare_output(
-            comparison,
-            tally,
-            Where(case=image_id),
-            expected={IMAGE_FEATURES: goldens.vision_features(image_id)[None]},
-            run=partial(runner.vision_features, goldens.pixel_values(image_id)[None]),
-        )
-
-
-def package_problems(description: PackageDescription, shape: ModelShape) -> tuple[str, ...]:
-    """Where a package differs from what Apple's app loads: it traps on anything else.
-
-    Source: apple/ml-fastvlm, `app/FastVLM/FastVLM.swift` and the class Xcode makes of the package.
-    """
-    problems = []
-    if description.kind != "mlProgram":
-        problems.append(f"expected an mlProgram, found {description.kind}")
-    if description.functions != ("main",):
-        names = ", ".join(description.functions) or "none"
-        problems.append(f"expected one function, main, found {names}")
-    return (*problems, *signature_problems(vision_signature(shape), description.signature))
-
-
-def vision_signature(shape: ModelShape) -> Signature:
-    """`images` float32 [1, 3, S, S] -> `image_features` float32 [1, T, C], all fixed."""
-    side = shape.image_size
-    features = (1, shape.num_image_tokens, shape.vision_channels)
-    return Signature(
-        inputs=(Port(name=IMAGES, dtype="float32", dims=(1, 3, side, side)),),
-        outputs=(Port(name=IMAGE_FEATURES, dtype="float32", dims=features),),
+def _only_described(packages: Packages, problems: tuple[str, ...], reason: str) -> Measured:
+    contract = Tally(
+        target="coreml",
+        variant=packages.precision,
+        component="vision",
+        executor=NOTHING_EXECUTED,
     )
+    contract.structure(problems, case="package")
+    not_run = nothing_executed(packages, reason)
+    return Measured(measurements=(*contract.measurements(), *not_run), outputs=None)
+
+
+def _num_steps(goldens: Goldens, packages: Packages) -> int:
+    index = goldens.index
+    if packages.whole is None:
+        return len(index.image_ids)
+    scenes = {question.scene_id for question in index.questions}
+    return 2 * len(index.image_ids) + 1 + 2 * len(index.cases) + len(scenes)

@@ -50,7 +50,7 @@ def measure_decoder(
             if route == "one pass":
                 problems = (*problems, *_row_problems(contract, rows, len(embeds)))
             if tally.structure(problems, case=str(where)):
-                _compare(comparison, tally, where, case=case, rows=rows)
+                compare_rows(comparison, tally, where, case=case, rows=rows)
     if contract.batched:
         for first, second in list(pairwise(goldens.index.cases))[::2]:
             _measure_padded(comparison, decoder, tally, (first, second))
@@ -70,7 +70,7 @@ def _measure_padded(
         return
     for case, rows in zip(cases, both, strict=True):
         where = Where(case=case.id, route="padded batch")
-        _compare(comparison, tally, where, case=case, rows=rows)
+        compare_rows(comparison, tally, where, case=case, rows=rows)
 
 
 def _row_problems(contract: DecoderContract, rows: Rows, length: int) -> tuple[str, ...]:
@@ -80,10 +80,18 @@ def _row_problems(contract: DecoderContract, rows: Rows, length: int) -> tuple[s
     return (f"logits: expected {expected} rows for {length} positions, found {len(rows.logits)}",)
 
 
-def _compare(
+def compare_rows(
     comparison: Comparison, tally: Tally, where: Where, *, case: GoldenCase, rows: Rows
 ) -> None:
-    """Compares the positions that both the goldens and `rows` have."""
+    """Compares the positions that both the goldens and `rows` have.
+
+    Args:
+        comparison: the goldens.
+        tally: of the component `decoder`.
+        where: names the case and the route.
+        case: whose embeddings were run.
+        rows: what came back.
+    """
     first = max(case.first_logit, rows.first)
     last = rows.first + len(rows.logits)
     reference = comparison.goldens.logits(case)

@@ -17,7 +17,7 @@ from validation.tally import Tally
 from validation.task import accuracy, answer_questions
 from validation.tensor_parity import Comparison, Where, add_logits
 
-TASK_METRICS = ("task_accuracy", "task_accuracy_drop")
+TASK_METRICS = ("task_accuracy", "task_greedy_agreement", "task_accuracy_drop")
 
 
 class RecordingSession:
@@ -131,6 +131,7 @@ def measure_task(
     for number, each in enumerate(answered):
         case = f"question {number} ({each.question.scene_id}, {each.question.kind})"
         tally.add("task_accuracy", float(each.right), case=case)
+        tally.add("task_greedy_agreement", float(each.as_reference), case=case)
     tally.add("task_accuracy_drop", of_reference - reached, case=f"{len(answered)} questions")
     tally.detail("task_accuracy", f"the reference reaches {of_reference:.4f}")
     tally.detail("task_accuracy_drop", f"{num_lost} right answers of the reference were lost")

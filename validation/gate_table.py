@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from validation.gates import GateRow
 
+NOT_CORE_ML = "ML Program parity, not executed by Core ML"
 _HEADERS = ("status", "what", "metric", "value", "threshold", "margin", "worst case", "executor")
 
 
@@ -24,6 +25,7 @@ def terminal_table(rows: Sequence[GateRow]) -> str:
     for row, line in zip(rows, cells, strict=True):
         lines.append(_aligned(line, widths))
         lines.extend(f"        {note}" for note in _notes(row))
+    lines.extend(executor_notes(rows))
     lines.append(summary(rows))
     return "\n".join(lines)
 
@@ -38,7 +40,22 @@ def markdown_table(rows: Sequence[GateRow]) -> str:
         notes = _notes(row) if row.status != "passed" else (row.why,)
         cells = (*_cells(row), "; ".join(notes))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join((*lines, "", summary(rows), ""))
+    said = (f"\n{note}" for note in executor_notes(rows))
+    return "\n".join((*lines, *said, "", summary(rows), ""))
+
+
+def executor_notes(rows: Sequence[GateRow]) -> tuple[str, ...]:
+    """What must be said of numbers of Core ML packages that did not come from Core ML."""
+    variants = dict.fromkeys(
+        f"{row.target}.{row.variant}"
+        for row in rows
+        if row.target == "coreml"
+        and row.status != "not run"
+        and row.metric != "structure"
+        and row.executor
+        and not row.executed_by_core_ml
+    )
+    return (f"{', '.join(variants)}: {NOT_CORE_ML}",) if variants else ()
 
 
 def summary(rows: Sequence[GateRow]) -> str:

@@ -62,6 +62,15 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "task_accuracy": Metric(
             better="higher", pooled=True, meaning="share of scene questions answered exactly right"
         ),
+        "task_greedy_agreement": Metric(
+            better="higher",
+            pooled=True,
+            meaning="share of scene questions answered with the reference's tokens, one for one",
+        ),
+        "fp16_peak": Metric(
+            better="lower",
+            meaning="largest magnitude of any value inside, as a share of float16's largest",
+        ),
         "task_accuracy_drop": Metric(
             better="lower", meaning="accuracy of the reference minus accuracy of the candidate"
         ),

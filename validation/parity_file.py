@@ -9,7 +9,7 @@ from pathlib import Path
 from reference.errors import UserError
 from validation.gates import GateRow
 from validation.measurement import Measurement
-from validation.typed_json import read_json, write_json
+from validation.typed_json import read_json, render_json, write_json
 
 SCHEMA_VERSION = 1
 
@@ -25,6 +25,11 @@ class ParityReport:
 def write_parity(path: Path, report: ParityReport) -> None:
     """Writes the report; equal reports give equal bytes."""
     write_json(path, report, schema=SCHEMA_VERSION)
+
+
+def render_parity(report: ParityReport) -> str:
+    """What `write_parity` writes."""
+    return render_json(report, schema=SCHEMA_VERSION)
 
 
 def read_parity(path: Path) -> ParityReport:

@@ -15,15 +15,21 @@ from validation.runtimes.base import Runtime
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """One question with the candidate's answer as text."""
+    """One question with the candidate's answer, as tokens and as text."""
 
     question: TaskQuestion
+    token_ids: tuple[int, ...]
     answer: str
 
     @property
     def right(self) -> bool:
         """The candidate's answer is the right one."""
         return is_right(self.answer, self.question)
+
+    @property
+    def as_reference(self) -> bool:
+        """The candidate's answer is the reference's, token for token."""
+        return self.token_ids == self.question.reference_token_ids
 
     @property
     def reference_right(self) -> bool:
@@ -60,7 +66,8 @@ def answer_questions(
         for question in questions:
             prompt = splice(runtime, question.ids(), features)
             token_ids = generate(runtime.session(prompt), contract.greedy()).token_ids
-            answered.append(Answered(question=question, answer=tokenizer.decode(token_ids)))
+            text = tokenizer.decode(token_ids)
+            answered.append(Answered(question=question, token_ids=token_ids, answer=text))
     return tuple(answered)
 
 

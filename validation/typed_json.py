@@ -34,9 +34,13 @@ _SPECIAL = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 def write_json(path: Path, value: object, *, schema: int) -> None:
     """Writes a dataclass as an object with the key `schema` in front."""
+    path.write_text(render_json(value, schema=schema), encoding="utf-8")
+
+
+def render_json(value: object, *, schema: int) -> str:
+    """What `write_json` writes."""
     document = {"schema": schema, **cast(dict[str, object], to_plain(value))}
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path, kind: type[T], *, schema: int, error: Callable[[str], UserError]) -> T:

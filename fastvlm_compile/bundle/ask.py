@@ -4,25 +4,28 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from fastvlm_compile.bundle.layout import (
+    TARGETS,
+    RuntimeName,
+    answering,
+    runtimes_of,
+    shipped_of,
+)
 from fastvlm_compile.bundle.manifest import InputContract, Manifest, read_manifest
-from fastvlm_compile.errors import BundleError, ToolError
+from fastvlm_compile.bundle.opening import open_runtime
+from fastvlm_compile.errors import BundleError
 from reference.config import load_config
 from reference.decoding import Generation, GenerationSettings
 from reference.preprocess import load_image, preprocess
 from reference.prompt import PromptTokenizer, build_prompt, encode_prompt, load_tokenizer
 from reference.tokenizer import incremental_text
 from validation.answer import answer
-from validation.runtimes.base import Floats, Runtime
+from validation.runtimes.base import Floats
 
-RuntimeName = Literal["onnxruntime", "torch"]
 OnText = Callable[[str], None]
-
-_TARGETS: dict[RuntimeName, str] = {"onnxruntime": "onnx", "torch": "torch"}
-DEFAULT_VARIANT = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,7 @@ def ask(
     question: Question,
     *,
     runtime: RuntimeName = "onnxruntime",
-    variant: str = DEFAULT_VARIANT,
+    variant: str = "",
     on_text: OnText | None = None,
 ) -> Reply:
     """Answers a question; with onnxruntime PyTorch is never imported.
@@ -65,17 +68,17 @@ def ask(
         bundle: folder of a bundle.
         question: what is asked.
         runtime: what computes.
-        variant: of the runtime's target, such as `fp32`.
+        variant: of the runtime's target, such as `fp32`; empty for the first that is there.
         on_text: called with each piece of the answer as soon as it is certain.
 
     Raises:
         BundleError: the bundle is damaged or does not hold the runtime's target or the variant.
-        ToolError: the runtime is not installed.
+        ToolError, CoreMLUnavailableError: the runtime is not installed, or is none of this system.
         ImageError, PromptError, GenerationError: the question cannot be answered.
     """
     manifest = read_manifest(bundle)
     contract = manifest.contract
-    _check_target(bundle, manifest, runtime, variant)
+    variant = _chosen(bundle, manifest, runtime, variant)
     _check_sizes(bundle, manifest)
     config = load_config(bundle)
     tokenizer = load_tokenizer(bundle)
@@ -96,7 +99,7 @@ def ask(
     input_ids = encode_prompt(prompt, tokenizer, num_images=len(question.images))
     pixel_values = _pixels(question.images, contract)
     started = time.perf_counter()
-    opened = _open(bundle, runtime, variant)
+    opened = open_runtime(bundle, manifest, runtime, variant)
     load_time_s = time.perf_counter() - started
     stream = _Stream(tokenizer, on_text)
     generation = answer(
@@ -142,21 +145,24 @@ class _Stream:
             self._on_text(piece)
 
 
-def _check_target(bundle: Path, manifest: Manifest, runtime: RuntimeName, variant: str) -> None:
-    target = _TARGETS[runtime]
-    shipped = [entry for entry in manifest.variants if entry.files]
-    if target not in {entry.target for entry in shipped}:
-        usable = [name for name, of in _TARGETS.items() if of in {v.target for v in shipped}]
+def _chosen(bundle: Path, manifest: Manifest, runtime: RuntimeName, variant: str) -> str:
+    variants = [entry.variant for entry in answering(manifest.variants, runtime)]
+    if not variants:
+        target = TARGETS[runtime]
+        missing = f"built without the target {target}"
+        if shipped_of(manifest.variants, target):
+            missing = f"of the target {target} it holds the vision tower alone"
+        usable = ", ".join(runtimes_of(manifest.variants))
         raise BundleError(
-            f"{bundle}: built without the target {target}, which --runtime {runtime} needs",
-            hint=f"runtimes that this bundle serves: {', '.join(usable) or 'none'}",
+            f"{bundle}: {missing}, and --runtime {runtime} needs all of it",
+            hint=f"runtimes that this bundle serves: {usable or 'none'}",
         )
-    variants = [entry.variant for entry in shipped if entry.target == target]
-    if variant not in variants:
+    if variant and variant not in variants:
         raise BundleError(
-            f"{bundle}: no variant {variant!r} of the target {target}",
+            f"{bundle}: no variant {variant!r} of the target {TARGETS[runtime]}",
             hint=f"known: {', '.join(variants)}",
         )
+    return variant or variants[0]
 
 
 def _check_sizes(bundle: Path, manifest: Manifest) -> None:
@@ -176,23 +182,3 @@ def _pixels(images: tuple[Path, ...], contract: InputContract) -> Floats | None:
         return None
     size, fit = contract.image_size, contract.fit
     return np.stack([preprocess(load_image(path), size=size, fit=fit) for path in images])
-
-
-def _open(bundle: Path, runtime: RuntimeName, variant: str) -> Runtime:
-    try:
-        if runtime == "torch":
-            from validation.runtimes.torch_runtime import open_torch
-
-            return open_torch(bundle / "torch")
-        from validation.runtimes.onnxruntime_runtime import OnnxRuntime, graphs_in_bundle
-
-        suffix = "" if variant == DEFAULT_VARIANT else f"_{variant}"
-        opened = OnnxRuntime(graphs_in_bundle(bundle, suffix=suffix))
-        # Opened now, so that the time to first token is the model's and not the disk's.
-        _ = opened.vision_graph, opened.embed_graph, opened.decoder
-    except ModuleNotFoundError as error:
-        raise ToolError(
-            f"--runtime {runtime} needs {error.name}, which is not installed",
-            hint="`fastvlm-compile doctor` tells what is missing and how to get it",
-        ) from error
-    return opened

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from fastvlm_compile.bundle.layout import runtimes_of
 from fastvlm_compile.bundle.manifest import InputContract, Provenance, Variant
 from validation.gate_table import markdown_table, summary
 
@@ -36,12 +37,11 @@ def _front_matter(variants: Sequence[Variant]) -> str:
 
 
 def _run(variants: Sequence[Variant]) -> str:
-    runtimes = {"onnx": "", "torch": " --runtime torch"}
-    shipped = [variant.target for variant in variants if variant.files]
+    options = {"onnxruntime": ""}
     commands = [
-        f'fastvlm-compile generate . --image photo.jpg --prompt "What is this?"{option}'
-        for target, option in runtimes.items()
-        if target in shipped
+        'fastvlm-compile generate . --image photo.jpg --prompt "What is this?"'
+        + options.get(runtime, f" --runtime {runtime}")
+        for runtime in runtimes_of(variants)
     ]
     lines = ["fastvlm-compile verify .", *commands]
     return "## Run it\n\n```sh\n" + "\n".join(lines) + "\n```\n"
@@ -50,7 +50,7 @@ def _run(variants: Sequence[Variant]) -> str:
 def _variants(variants: Sequence[Variant]) -> str:
     rows = [
         f"| {variant.target} | {variant.variant} | {_files(variant)} | {_size(variant.size_bytes)} "
-        f"| {variant.bits_per_weight:.2f} | {summary(variant.gates) if variant.gates else 'none'} |"
+        f"| {_bits(variant)} | {summary(variant.gates) if variant.gates else 'none'} |"
         for variant in variants
     ]
     head = (
@@ -61,6 +61,10 @@ def _variants(variants: Sequence[Variant]) -> str:
 
 def _files(variant: Variant) -> str:
     return "<br>".join(f"`{name}`" for name in variant.files) or "not shipped"
+
+
+def _bits(variant: Variant) -> str:
+    return f"{variant.bits_per_weight:.2f}" if variant.files else "-"
 
 
 def _size(size_bytes: int) -> str:

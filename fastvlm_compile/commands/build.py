@@ -74,11 +74,13 @@ def _reporter(*, quiet: bool) -> "Reporter":
 
 def _show(result: "BuildResult") -> None:
     """What was not run goes first, with its reason: it must not be taken for passed."""
-    from validation.gate_table import summary
+    from validation.gate_table import executor_notes, summary
 
     for reason, rows in result.judgement.not_run().items():
         names = dict.fromkeys(f"{row.target}.{row.variant}.{row.component}" for row in rows)
         click.echo(f"not run: {', '.join(names)}: {reason}", err=True)
+    for note in executor_notes(result.judgement.rows):
+        click.echo(note, err=True)
     click.echo(f"gates: {summary(result.judgement.rows)}", err=True)
     click.echo(f"bundle: {result.ending}", err=True)
     click.echo(result.bundle)

@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from fastvlm_compile.bundle.ask import Reply
+    from fastvlm_compile.bundle.layout import RuntimeName
 
 
 @click.command()
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
 @click.option("--prompt", required=True, help="The question.")
 @click.option(
     "--runtime",
-    type=click.Choice(["onnxruntime", "torch"]),
+    type=click.Choice(["onnxruntime", "torch", "ml_program", "coreml"]),
     default="onnxruntime",
     show_default=True,
-    help="What computes.",
+    help="What computes. ml_program executes Core ML packages anywhere, coreml on a Mac.",
 )
-@click.option("--variant", default="fp32", show_default=True, help="Which form of the model.")
+@click.option(
+    "--variant", default="", help="Which form of the model.  [default: the runtime's first]"
+)
 @click.option("--max-new-tokens", type=int, default=256, show_default=True, help="At most so many.")
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--top-p", type=float, default=1.0, show_default=True, help="Nucleus of sampling.")
@@ -39,7 +42,7 @@ def generate(
     bundle: Path,
     images: tuple[Path, ...],
     prompt: str,
-    runtime: Literal["onnxruntime", "torch"],
+    runtime: "RuntimeName",
     variant: str,
     max_new_tokens: int,
     temperature: float,

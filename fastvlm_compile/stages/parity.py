@@ -30,10 +30,10 @@ class OnnxParityConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CoreMLParityConfig:
-    """How a Core ML package is measured.
+    """How Core ML packages are measured.
 
     Attributes:
-        precision: the name under which the measurements are filed.
+        precision: of the packages; the measurements are filed under it.
         rtol, atol: as in `OnnxParityConfig`.
     """
 
@@ -78,25 +78,41 @@ def onnx(
 def coreml(
     config: CoreMLParityConfig, inputs: Mapping[str, Path], out: Path, progress: Progress
 ) -> None:
-    """Checks the package's contract, runs it where Core ML exists, and writes `parity.json`.
+    """Runs the packages in Core ML, or else in the ML Program executor; writes `parity.json`.
+
+    Beside it, `outputs.safetensors` has what float32 packages returned.
 
     Args:
         config: see `CoreMLParityConfig`.
-        inputs: `golden`, and `package`, the directory that holds `fastvithd.mlpackage`.
+        inputs: `golden`, `checkpoint` (its `processor/`), and the directories of the packages:
+            `vision`, and for the whole model `projector`, `embedding` and `decoder`. For float16
+            maybe `float32`, the output of this stage for the float32 packages.
         out: an empty directory.
         progress: told of every comparison.
     """
-    from validation.coreml_parity import CoreMLParity, measure_coreml
+    from reference.prompt import load_tokenizer
+    from validation.coreml_parity import NO_SIBLING, CoreMLParity, measure_coreml
     from validation.golden_file import open_goldens
+    from validation.package_outputs import read_outputs, write_outputs
     from validation.parity_file import ParityReport, write_parity
+    from validation.runtimes.core_ml_executor import Packages
+    from validation.runtimes.core_ml_paths import VISION, packages_in_stages
     from validation.tensor_parity import Tolerance
 
-    measurements = measure_coreml(
+    measured = measure_coreml(
         CoreMLParity(
-            variant=config.precision, tolerance=Tolerance(rtol=config.rtol, atol=config.atol)
+            tolerance=Tolerance(rtol=config.rtol, atol=config.atol),
+            sibling=read_outputs(inputs["float32"]) if "float32" in inputs else NO_SIBLING,
         ),
         goldens=open_goldens(inputs["golden"]),
-        package=inputs["package"] / "fastvithd.mlpackage",
+        packages=Packages(
+            vision=inputs["vision"] / VISION,
+            whole=packages_in_stages(inputs) if "decoder" in inputs else None,
+            precision=config.precision,
+        ),
+        tokenizer=load_tokenizer(inputs["checkpoint"] / "processor"),
         progress=progress,
     )
-    write_parity(out / PARITY_FILE, ParityReport(measurements=measurements))
+    if measured.outputs is not None and config.precision == "float32":
+        write_outputs(out, measured.outputs)
+    write_parity(out / PARITY_FILE, ParityReport(measurements=measured.measurements))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fastvlm_compile.cli import COMMANDS, run
-from fastvlm_compile.doctor import CORE_ML, NEEDS, Examination, examine
+from fastvlm_compile.doctor import CORE_ML, ML_PROGRAM, NEEDS, Examination, examine
 from fastvlm_compile.machine import describe_machine
 
 
@@ -23,6 +23,15 @@ def test_with_everything_installed_everything_works_but_core_ml() -> None:
     assert set(states.values()) == {"works"}
 
 
+def test_without_torch_packages_are_not_run_in_reports_and_doctor_says_so() -> None:
+    (executor,) = (c for c in without("torch").capabilities if c.name == ML_PROGRAM)
+    assert executor.status == "missing"
+    assert executor.reason == (
+        "needs torch; without it Core ML packages are `not run` in every report"
+    )
+    assert executor.cure == "pip install 'fastvlm-compile[build]'"
+
+
 def test_core_ml_packages_run_on_a_mac_that_has_coremltools() -> None:
     assert status(without(platform="darwin"))[CORE_ML] == "works"
     assert status(without("coremltools", platform="darwin"))[CORE_ML] == "missing"
@@ -37,7 +46,8 @@ def test_core_ml_says_that_it_needs_macos() -> None:
 def test_a_missing_part_costs_what_needs_it_and_nothing_else() -> None:
     states = status(without("coremltools"))
     assert [name for name, state in states.items() if state == "missing"] == [
-        "build, target coreml"
+        "validate, target coreml",
+        "build, target coreml",
     ]
 
 
@@ -72,7 +82,7 @@ def test_the_command_tells_all_of_it_and_ends_well(capsys: pytest.CaptureFixture
 def test_the_command_tells_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert {entry["name"] for entry in told["capabilities"]} == {*NEEDS, CORE_ML}
+    assert {entry["name"] for entry in told["capabilities"]} == {*NEEDS, ML_PROGRAM, CORE_ML}
     assert told["versions"]["numpy"]
     assert told["machine"]["num_cores"] >= 1
 

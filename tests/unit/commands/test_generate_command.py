@@ -160,6 +160,8 @@ def test_mistakes_of_the_caller_are_told_in_words(
         ("--image", tmp_path / "absent.png"): "absent.png does not exist",
         ("--image", tmp_path / "notes.jpg"): "notes.jpg is not an image",
         ("--variant", "q4"): "no variant 'q4' of the target onnx\nhint: known: fp32",
+        ("--runtime", "ml_program"): "built without the target coreml, and --runtime ml_program "
+        "needs all of it\nhint: runtimes that this bundle serves: onnxruntime, torch",
         ("--temperature", -1): "temperature must be a number from 0 on",
         ("--top-p", 0): "top_p must be above 0 and at most 1",
         ("--num-beams", 2, "--temperature", 1): "exclude each other",

@@ -150,14 +150,14 @@ def test_the_commands_print_every_stage_and_make_no_store(
     lines = outcome.stdout.splitlines()
     assert lines[0] == f"{'weights'.ljust(25)}  miss: never built"
     assert lines[1] == f"{'checkpoint'.ljust(25)}  miss: waits for weights"
-    assert len(lines) == 12
+    assert len(lines) == 18
     assert not any(tmp_path.iterdir())
 
 
 def test_status_counts_the_stages_and_writes_nothing(recipe: str, tmp_path: Path) -> None:
     outcome = CliRunner().invoke(cli, ["status", recipe])
     lines = outcome.stdout.splitlines()
-    assert lines[0] == "stages: 0 of 12 are built"
+    assert lines[0] == "stages: 0 of 18 are built"
     assert lines[1] == "    weights: miss: never built"
     assert lines[-2:] == [
         "gates of the latest build: not judged yet",

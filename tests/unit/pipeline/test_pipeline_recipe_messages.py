@@ -186,6 +186,32 @@ MISTAKES = {
         "F:18:42: targets.coreml.ship: float32 is not built",
         "built: float16",
     ),
+    "shipping the same twice": (
+        "ship: [float16]",
+        "ship: [float16, float16]",
+        "F:18:35: targets.coreml.ship: a name is given twice",
+        "",
+    ),
+    "a chunk that no device takes": (
+        "ship: [float16]}",
+        "ship: [], language: {prefill_chunk: 48, max_chunk_mb: 1}}",
+        "F:18:71: targets.coreml.language.prefill_chunk: found the number 48, expected a multiple "
+        "or a divisor of 32, at least 2",
+        "",
+    ),
+    "a chunk that the context cannot hold": (
+        "ship: [float16]}",
+        "ship: [], language: {prefill_chunk: 512, max_chunk_mb: 1}}",
+        "F:18:56: targets.coreml.language.prefill_chunk: 512 positions do not fit into the "
+        "context_length, 256",
+        "",
+    ),
+    "gate of a part that is not built": (
+        "target: onnx\n    variant: fp32",
+        "target: coreml\n    variant: float16",
+        "F:22:5: gates[0].component: there is no `decoder` of coreml float16 in this recipe",
+        "known: vision, vision_precision",
+    ),
     "gate of an unknown target": (
         "target: onnx",
         "target: onxx",

@@ -1,12 +1,20 @@
 """The recipes that come with the project are good, and say what their comments promise."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fastvlm_compile.plan import make_plan, parity_stages
-from fastvlm_compile.recipe import COMPONENTS, OnnxTarget, Recipe, load_recipe
-from fastvlm_compile.stages import checkpoint, coreml, golden, onnx, parity
+from fastvlm_compile.recipe import OnnxTarget, Recipe, components_of, load_recipe
+from fastvlm_compile.stages import (
+    checkpoint,
+    coreml,
+    coreml_language,
+    golden,
+    onnx,
+    parity,
+)
 from fastvlm_compile.structure import from_plain, to_plain
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -21,19 +29,59 @@ def test_every_variant_that_can_be_measured_has_a_gate_on_every_component(recipe
     judged = {(gate.target, gate.variant, gate.component) for gate in recipe.gates}
     for target, variants in recipe.targets.variants().items():
         for variant in variants:
-            assert judged >= {(target, variant, component) for component in COMPONENTS[target]}
+            names = components_of(recipe.targets, target, variant)
+            assert judged >= {(target, variant, component) for component in names}
+
+
+def test_the_whole_model_is_built_for_core_ml_and_its_errors_are_told_apart(
+    recipe: Recipe,
+) -> None:
+    gates = {(gate.variant, gate.component, gate.metric): gate for gate in recipe.gates}
+    assert recipe.targets.coreml is not None
+    assert recipe.targets.coreml.language is not None
+    for part in ("vision", "projector", "decoder"):
+        assert (gates["float32", part, "relative_l2"].max or 1) <= 1e-5
+        assert ("float16", f"{part}_precision", "relative_l2") in gates
+        assert ("float16", part, "relative_l2") in gates
+        assert ("float16", part, "fp16_peak") in gates
+
+
+def test_without_the_language_part_only_the_tower_is_planned_and_may_be_judged() -> None:
+    recipe = load_recipe(RECIPES / "tiny.yaml")
+    target = recipe.targets.coreml
+    assert target is not None
+    targets = replace(recipe.targets, coreml=replace(target, language=None))
+    assert components_of(targets, "coreml", "float16") == ("vision", "vision_precision")
+    assert components_of(targets, "coreml", "float32") == ("vision",)
+    plan = make_plan(replace(recipe, targets=targets), weights=Path("weights"))
+    built = [stage for stage in plan.stages if stage.name.startswith("coreml.")]
+    assert {stage.name for stage in built} == {"coreml.vision.float16", "coreml.vision.float32"}
+    (parity_of_float16,) = (s for s in plan.stages if s.name == "parity.coreml.float16")
+    assert "decoder" not in parity_of_float16.inputs
+
+
+def test_every_stage_comes_after_those_that_it_reads_from(recipe: Recipe) -> None:
+    plan = make_plan(recipe, weights=None if recipe.checkpoint.synthetic else Path("weights"))
+    there = {source.name for source in plan.sources}
+    for stage in plan.stages:
+        assert there >= set(stage.inputs.values())
+        there.add(stage.name)
 
 
 def test_every_key_of_a_recipe_is_explained_in_the_tiny_one() -> None:
     text = (RECIPES / "tiny.yaml").read_text()
     recipe = load_recipe(RECIPES / "tiny.yaml")
-    for value in (recipe, recipe.checkpoint, recipe.image, recipe.goldens, recipe.targets):
+    assert recipe.targets.coreml is not None
+    for value in (
+        *(recipe, recipe.checkpoint, recipe.image, recipe.goldens, recipe.targets),
+        *(recipe.targets.coreml, recipe.targets.coreml.language),
+    ):
         for name in vars(value):
             assert name in text, f"{name} of {type(value).__name__}"
 
 
 def test_every_stage_of_a_plan_is_a_function_that_takes_its_config(recipe: Recipe) -> None:
-    modules = {m.__name__: m for m in (checkpoint, coreml, golden, onnx, parity)}
+    modules = {m.__name__: m for m in (checkpoint, coreml, coreml_language, golden, onnx, parity)}
     plan = make_plan(recipe, weights=None if recipe.checkpoint.synthetic else Path("weights"))
     for stage in plan.stages:
         module, _, name = stage.function.partition(":")

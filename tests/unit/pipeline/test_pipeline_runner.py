@@ -8,7 +8,7 @@ from toy_build import run_toys, toy_plan, toy_stage
 from toy_stages import FileConfig, TextConfig
 
 from fastvlm_compile import runner
-from fastvlm_compile.errors import StageError, StoreError
+from fastvlm_compile.errors import ChangedError, StageError, StoreError
 from fastvlm_compile.stage import Plan, Source, Stage
 from fastvlm_compile.store import Store
 from reference.errors import ImageError
@@ -154,8 +154,10 @@ def test_a_source_that_changes_while_a_stage_reads_it_is_not_filed(
     stage = toy_stage("count", FileConfig(path=str(outside / "text")), inputs={"a": "outside"})
     sources = (Source(name="outside", path=outside),)
     plan = Plan(recipe="toy", sources=sources, stages=(stage,))
-    with pytest.raises(StageError, match="outside changed while the stage toy ran"):
+    with pytest.raises(ChangedError, match="outside changed while the stage toy ran") as caught:
         run_toys(plan, root)
+    assert caught.value.exit_code == 2  # not our mistake
+    assert "build again" in caught.value.hint
     assert not any((root / "entries").iterdir())
 
 

@@ -10,12 +10,15 @@ import pytest
 from fastvlm_compile.progress import silent
 from fastvlm_compile.stages.parity import CoreMLParityConfig, coreml
 from validation.coreml_parity import CoreMLParity, measure_coreml
+from validation.gate_table import executor_notes
 from validation.gates import Gate, judge
 from validation.parity_file import read_parity
+from validation.runtimes.core_ml_executor import NotRunnable, Opened, Packages
 from validation.runtimes.core_ml_vision import PackageUnreadableError, describe_package
 from validation.tensor_parity import Tolerance
 
-CONFIG = CoreMLParity(variant="float16", tolerance=Tolerance(rtol=1e-2, atol=1e-3))
+TOLERANCE = Tolerance(rtol=1e-2, atol=1e-3)
+NOWHERE = NotRunnable(reason="nothing runs packages here")
 GATES = [
     Gate(target="coreml", variant="float16", component="vision", metric="relative_l2", max=1e-2,
          why="float16 storage"),
@@ -57,7 +60,7 @@ def write_package(
 
 
 class Fake:
-    """Stands for an executor; what it returns is the test's business."""
+    """Stands for Core ML; what it returns is the test's business."""
 
     executor = "fake 1.0"
     executed_by_core_ml = True
@@ -66,22 +69,35 @@ class Fake:
         self.vision_features = run
 
 
-def measure(goldens, package, executor=None):
-    more = {} if executor is None else {"executor": lambda _: executor}
-    return measure_coreml(CONFIG, goldens=goldens, package=package, progress=silent, **more)
+@pytest.fixture
+def measure(goldens, tokenizer):
+    """`measure(package, fake)`; without a fake nothing executes it."""
+
+    def run(package, fake=None):
+        opened = NOWHERE if fake is None else Opened(vision=fake, whole=None)
+        return measure_coreml(
+            CoreMLParity(tolerance=TOLERANCE, executor=lambda _: opened),
+            goldens=goldens,
+            packages=Packages(vision=package, whole=None, precision="float16"),
+            tokenizer=tokenizer,
+            progress=silent,
+        ).measurements
+
+    return run
 
 
-def test_off_a_mac_the_contract_passes_and_the_numbers_are_not_run(goldens, tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.platform", "linux")
-    measurements = measure(goldens, write_package(tmp_path / "p.mlpackage"))
+def test_where_nothing_executes_it_the_description_is_read_and_the_numbers_are_not_run(
+    measure, tmp_path
+):
+    measurements = measure(write_package(tmp_path / "p.mlpackage"))
     rows = judge(measurements, GATES)
-    assert [(row.metric, row.status) for row in rows] == [
-        ("structure", "passed"),
-        ("relative_l2", "not run"),
+    assert [(row.metric, row.status, row.executor) for row in rows] == [
+        ("structure", "passed", "package description read, nothing executed"),
+        ("relative_l2", "not run", ""),
     ]
-    assert rows[1].reason == "no Core ML runtime on this platform (linux)"
+    assert rows[1].reason == "nothing runs packages here"
     assert not any(each.executed_by_core_ml for each in measurements)
-    assert all(each.executor == "" for each in measurements)
+    assert not executor_notes(rows)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +112,9 @@ def test_off_a_mac_the_contract_passes_and_the_numbers_are_not_run(goldens, tmp_
         ({"functions": ()}, "expected an mlProgram"),
     ],
 )
-def test_a_package_that_the_app_would_trap_on_fails(goldens, tmp_path, wrong, words):
+def test_a_package_that_the_app_would_trap_on_fails(measure, tmp_path, wrong, words):
     package = write_package(tmp_path / "p.mlpackage", **wrong)
-    rows = judge(measure(goldens, package), GATES)
+    rows = judge(measure(package), GATES)
     assert rows[0].status == "failed"
     assert words in rows[0].reason
 
@@ -112,14 +128,15 @@ def golden_features(goldens):
     return lambda pixels: known[pixels[0].tobytes()][None].copy()
 
 
-def test_where_core_ml_runs_it_is_named_and_compared(goldens, tmp_path):
+def test_where_core_ml_runs_it_is_named_and_compared(goldens, measure, tmp_path):
     right = golden_features(goldens)
     package = write_package(tmp_path / "p.mlpackage")
-    exact = {m.metric: m for m in measure(goldens, package, Fake(right))}
+    exact = {m.metric: m for m in measure(package, Fake(right)) if m.component == "vision"}
     assert exact["relative_l2"].value == 0.0
     assert exact["psnr_db"].value == math.inf
     assert exact["relative_l2"].executor == "fake 1.0"
     assert exact["relative_l2"].executed_by_core_ml
+    assert exact["fp16_peak"].not_run_reason.startswith("Core ML does not show the values inside")
     for wrong in (
         lambda pixels: right(pixels) * np.float32(1.02),
         lambda pixels: -right(pixels),
@@ -127,7 +144,7 @@ def test_where_core_ml_runs_it_is_named_and_compared(goldens, tmp_path):
         lambda pixels: np.full_like(right(pixels), np.nan),
         lambda pixels: right(pixels).astype(np.float16),
     ):
-        rows = judge(measure(goldens, package, Fake(wrong)), GATES)
+        rows = judge(measure(package, Fake(wrong)), GATES)
         assert "failed" in {row.status for row in rows}
 
 
@@ -144,12 +161,18 @@ def test_an_unusable_package_is_told(tmp_path):
         describe_package(package)
 
 
-def test_the_stage_writes_the_rows(golden_directory, tmp_path):
+def test_a_package_that_has_nothing_to_run_fails_with_the_executors_words(
+    golden_directory, random_checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sys.platform", "linux")
     write_package(tmp_path / "package" / "fastvithd.mlpackage")
+    (tmp_path / "processor").symlink_to(random_checkpoint)
     out = tmp_path / "out"
     out.mkdir()
-    inputs = {"golden": golden_directory, "package": tmp_path / "package"}
-    coreml(CoreMLParityConfig(precision="float16"), inputs, out, silent)
-    measurements = read_parity(out / "parity.json").measurements
-    assert {each.target for each in measurements} == {"coreml"}
-    assert measurements[0].metric == "structure"
+    inputs = {"golden": golden_directory, "checkpoint": tmp_path, "vision": tmp_path / "package"}
+    coreml(CoreMLParityConfig(precision="float32"), inputs, out, silent)
+    (structure,) = read_parity(out / "parity.json").measurements
+    assert structure.target == "coreml"
+    assert structure.value == 0.0
+    assert structure.executor.startswith("ML Program executor (torch ")
+    assert not structure.executed_by_core_ml

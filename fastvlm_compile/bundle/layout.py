@@ -1,0 +1,47 @@
+"""Where things lie in a bundle, for those who write it and those who read it."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from fastvlm_compile.bundle.manifest import Variant
+
+GOLDENS = "goldens"
+
+RuntimeName = Literal["onnxruntime", "torch", "ml_program", "coreml"]
+TARGETS: dict[RuntimeName, str] = {
+    "onnxruntime": "onnx",
+    "torch": "torch",
+    "ml_program": "coreml",
+    "coreml": "coreml",
+}
+"""What can answer from a bundle, and the target that it needs."""
+
+_LANGUAGE = "language.json"
+
+
+def coreml_folder(shipped: Sequence[str], precision: str) -> str:
+    """The packages of the first precision that is shipped lie where Apple's app looks for them."""
+    first = bool(shipped) and precision == shipped[0]
+    return "coreml" if first else f"coreml/{precision}"
+
+
+def shipped_of(variants: Sequence[Variant], target: str) -> tuple[Variant, ...]:
+    """The variants of a target that the bundle holds."""
+    return tuple(each for each in variants if each.target == target and each.files)
+
+
+def has_language(variant: Variant) -> bool:
+    """Whether a variant of Core ML is a whole model, and not the vision tower alone."""
+    return any(name.rpartition("/")[2] == _LANGUAGE for name in variant.files)
+
+
+def runtimes_of(variants: Sequence[Variant]) -> tuple[RuntimeName, ...]:
+    """What can answer from a bundle with these variants."""
+    return tuple(runtime for runtime in TARGETS if answering(variants, runtime))
+
+
+def answering(variants: Sequence[Variant], runtime: RuntimeName) -> tuple[Variant, ...]:
+    """The variants that a runtime can answer from."""
+    target = TARGETS[runtime]
+    found = shipped_of(variants, target)
+    return tuple(v for v in found if has_language(v)) if target == "coreml" else found

@@ -1,0 +1,68 @@
+"""A bundle's files -> something that runs them."""
+
+from pathlib import Path
+from typing import Literal
+
+from fastvlm_compile.bundle.layout import RuntimeName, coreml_folder, shipped_of
+from fastvlm_compile.bundle.manifest import Manifest
+from fastvlm_compile.errors import ToolError
+from validation.runtimes.base import Runtime
+from validation.runtimes.core_ml_paths import CoreMLPaths, packages_in_folder
+
+_PLAIN_VARIANT = "fp32"
+
+
+def open_runtime(bundle: Path, manifest: Manifest, runtime: RuntimeName, variant: str) -> Runtime:
+    """Opens a variant that is there.
+
+    Raises:
+        ToolError: the runtime is not installed.
+        CoreMLUnavailableError: Core ML is asked for where there is none.
+        UserError: a file is damaged.
+    """
+    try:
+        if runtime == "torch":
+            from validation.runtimes.torch_runtime import open_torch
+
+            return open_torch(bundle / "torch")
+        if runtime == "onnxruntime":
+            return _open_onnx(bundle, variant)
+        return _open_packages(packages_of(bundle, manifest, variant), runtime, variant)
+    except ModuleNotFoundError as error:
+        raise ToolError(
+            f"--runtime {runtime} needs {error.name}, which is not installed",
+            hint="`fastvlm-compile doctor` tells what is missing and how to get it",
+        ) from error
+
+
+def packages_of(bundle: Path, manifest: Manifest, precision: str) -> CoreMLPaths:
+    """Where the Core ML form in a precision lies."""
+    shipped = [variant.variant for variant in shipped_of(manifest.variants, "coreml")]
+    return packages_in_folder(bundle / coreml_folder(shipped, precision))
+
+
+def _open_onnx(bundle: Path, variant: str) -> Runtime:
+    from validation.runtimes.onnxruntime_runtime import OnnxRuntime, graphs_in_bundle
+
+    suffix = "" if variant == _PLAIN_VARIANT else f"_{variant}"
+    opened = OnnxRuntime(graphs_in_bundle(bundle, suffix=suffix))
+    # Opened now, so that the time to first token is the model's and not the disk's.
+    _ = opened.vision_graph, opened.embed_graph, opened.decoder
+    return opened
+
+
+def _open_packages(
+    paths: CoreMLPaths, runtime: Literal["ml_program", "coreml"], variant: str
+) -> Runtime:
+    if runtime == "coreml":
+        from validation.runtimes.coreml_runtime import CoreMLRuntime
+
+        core_ml = CoreMLRuntime(paths)
+        _ = core_ml.vision, core_ml.projector, core_ml.table, core_ml.decoder
+        return core_ml
+    from validation.runtimes.ml_program_runtime import MLProgramRuntime
+
+    # A device keeps float16 values in float16; without rounding they would be better than there.
+    opened = MLProgramRuntime(paths, rounding="fp16" if variant == "float16" else "none")
+    _ = opened.vision, opened.projector, opened.table, opened.decoder
+    return opened

@@ -1,0 +1,195 @@
+"""Measure a bundle again on this machine, with the goldens that travel in it.
+
+Measures what is there, whether or not it is what was built: for that there is `verify`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from fastvlm_compile.bundle.layout import GOLDENS, has_language, shipped_of
+from fastvlm_compile.bundle.manifest import Manifest, Variant, read_manifest
+from fastvlm_compile.bundle.opening import packages_of
+from fastvlm_compile.errors import BundleError
+from fastvlm_compile.progress import Progress
+from fastvlm_compile.recipe import Recipe
+from fastvlm_compile.stages.parity import CoreMLParityConfig, OnnxParityConfig
+from fastvlm_compile.structure import from_plain
+from validation.gates import judge
+from validation.goldens import Goldens
+from validation.measurement import Measurement
+from validation.package_outputs import NoOutputs, PackageOutputs
+from validation.parity_file import ParityReport
+from validation.runtimes.coreml_runtime import ComputeUnits
+
+_Measurements = tuple[Measurement, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bundle:
+    folder: Path
+    manifest: Manifest
+    recipe: Recipe
+    goldens: Goldens
+
+
+def validate_bundle(
+    folder: Path, progress: Progress, *, compute_units: ComputeUnits = "all"
+) -> ParityReport:
+    """Every variant in the bundle under whatever executes it here, judged by the recipe's gates.
+
+    Args:
+        folder: the bundle.
+        progress: told of everything that is run.
+        compute_units: of Core ML, on a Mac.
+
+    Returns:
+        As a build reports; variants that are not shipped or cannot be run are `not run`.
+
+    Raises:
+        BundleError: no bundle, or it was built without goldens.
+        GoldenError: its goldens are damaged.
+        UserError: a graph or a package is missing or damaged.
+    """
+    from validation.golden_file import open_goldens
+
+    manifest = read_manifest(folder)
+    if not (folder / GOLDENS).is_dir():
+        raise BundleError(
+            f"{folder}: built without goldens, so there is nothing to compare with",
+            hint="build it with `ship: true` in the recipe's goldens",
+        )
+    recipe = from_plain(yaml.safe_load(manifest.provenance.recipe), Recipe)
+    goldens = open_goldens(folder / GOLDENS)
+    bundle = _Bundle(folder=folder, manifest=manifest, recipe=recipe, goldens=goldens)
+    measurements = (
+        *_onnx(bundle, progress),
+        *_coreml(bundle, progress, compute_units=compute_units),
+        *_not_shipped(bundle),
+    )
+    return ParityReport(measurements=measurements, gates=judge(measurements, recipe.gates))
+
+
+def _onnx(bundle: _Bundle, progress: Progress) -> Iterator[Measurement]:
+    target = bundle.recipe.targets.onnx
+    for variant in shipped_of(bundle.manifest.variants, "onnx"):
+        assert target is not None, "a variant of a target that the recipe does not name"
+        config = OnnxParityConfig(variant=variant.variant, logits=target.logits)
+        try:
+            yield from _measure_onnx(bundle, config, progress)
+        except ModuleNotFoundError as error:
+            yield from _missing(bundle, variant, error)
+
+
+def _measure_onnx(bundle: _Bundle, config: OnnxParityConfig, progress: Progress) -> _Measurements:
+    from reference.prompt import load_tokenizer
+    from validation.onnx_parity import OnnxParity, measure_onnx
+    from validation.runtimes.onnxruntime_runtime import OnnxRuntime, graphs_in_bundle
+    from validation.tensor_parity import Tolerance
+
+    suffix = "" if config.variant == "fp32" else f"_{config.variant}"
+    return measure_onnx(
+        OnnxParity(
+            variant=config.variant,
+            logits=config.logits,
+            tolerance=Tolerance(rtol=config.rtol, atol=config.atol),
+        ),
+        goldens=bundle.goldens,
+        runtime=OnnxRuntime(graphs_in_bundle(bundle.folder, suffix=suffix)),
+        tokenizer=load_tokenizer(bundle.folder),
+        progress=progress,
+    )
+
+
+def _coreml(
+    bundle: _Bundle, progress: Progress, *, compute_units: ComputeUnits
+) -> Iterator[Measurement]:
+    """float32 first, where it is shipped: float16 is compared with what it returned."""
+    shipped = shipped_of(bundle.manifest.variants, "coreml")
+    sibling: PackageOutputs | NoOutputs
+    sibling = NoOutputs(reason="the float32 packages are not in the bundle")
+    for variant in sorted(shipped, key=lambda v: ("float32", "float16").index(v.variant)):
+        try:
+            measured, outputs = _measure_coreml(
+                bundle, variant, progress, sibling=sibling, compute_units=compute_units
+            )
+        except ModuleNotFoundError as error:
+            yield from _missing(bundle, variant, error)
+            continue
+        yield from measured
+        if variant.variant == "float32":
+            sibling = outputs or NoOutputs(reason="the float32 packages were not executed")
+
+
+def _measure_coreml(
+    bundle: _Bundle,
+    variant: Variant,
+    progress: Progress,
+    *,
+    sibling: PackageOutputs | NoOutputs,
+    compute_units: ComputeUnits,
+) -> tuple[_Measurements, PackageOutputs | None]:
+    from reference.prompt import load_tokenizer
+    from validation.coreml_parity import CoreMLParity, measure_coreml
+    from validation.runtimes.core_ml_executor import Packages, open_packages
+    from validation.tensor_parity import Tolerance
+
+    config = CoreMLParityConfig(precision="float32" if variant.variant == "float32" else "float16")
+    paths = packages_of(bundle.folder, bundle.manifest, variant.variant)
+    measured = measure_coreml(
+        CoreMLParity(
+            tolerance=Tolerance(rtol=config.rtol, atol=config.atol),
+            sibling=sibling,
+            executor=partial(open_packages, compute_units=compute_units),
+        ),
+        goldens=bundle.goldens,
+        packages=Packages(
+            vision=paths.vision,
+            whole=paths if has_language(variant) else None,
+            precision=config.precision,
+        ),
+        tokenizer=load_tokenizer(bundle.folder),
+        progress=progress,
+    )
+    return measured.measurements, measured.outputs
+
+
+def _missing(
+    bundle: _Bundle, variant: Variant, error: ModuleNotFoundError
+) -> Iterator[Measurement]:
+    reason = f"needs {error.name}, which is not installed"
+    yield from _not_run(bundle, target=variant.target, variant=variant.variant, reason=reason)
+
+
+def _not_shipped(bundle: _Bundle) -> Iterator[Measurement]:
+    """For each variant that the bundle lacks the reason why nothing was measured."""
+    for variant in bundle.manifest.variants:
+        if not variant.files:
+            yield from _not_run(
+                bundle,
+                target=variant.target,
+                variant=variant.variant,
+                reason="not in the bundle",
+            )
+
+
+def _not_run(bundle: _Bundle, *, target: str, variant: str, reason: str) -> Iterator[Measurement]:
+    """One per metric that a gate asks for, whatever side it is asked from."""
+    asked = dict.fromkeys(
+        (gate.component, gate.metric)
+        for gate in bundle.recipe.gates
+        if (gate.target, gate.variant) == (target, variant)
+    )
+    for component, metric in asked:
+        yield Measurement(
+            target=target,
+            variant=variant,
+            component=component,
+            metric=metric,
+            value=None,
+            num_cases=0,
+            not_run_reason=reason,
+        )

@@ -1,0 +1,77 @@
+"""Elements from stored bytes; sub-byte types are packed low bits first."""
+
+import numpy as np
+
+from validation.runtimes.ml_program.types import DType
+
+# What numpy holds an element in once read; sub-byte integers take one byte each.
+NUMPY: dict[DType, str] = {
+    DType.BOOL: "?",
+    DType.FP16: "<f2",
+    DType.FP32: "<f4",
+    DType.FP64: "<f8",
+    DType.INT8: "i1",
+    DType.INT16: "<i2",
+    DType.INT32: "<i4",
+    DType.INT64: "<i8",
+    DType.UINT8: "u1",
+    DType.UINT16: "<u2",
+    DType.UINT32: "<u4",
+    DType.UINT64: "<u8",
+    DType.INT4: "i1",
+    DType.UINT1: "u1",
+    DType.UINT2: "u1",
+    DType.UINT3: "u1",
+    DType.UINT4: "u1",
+    DType.UINT6: "u1",
+}
+
+
+def stored_bytes(dtype: DType, count: int) -> int:
+    """Bytes that `count` elements take."""
+    return (dtype.bits * count + 7) // 8
+
+
+def elements(raw: np.ndarray, dtype: DType, count: int) -> np.ndarray:
+    """`count` elements, flat.
+
+    Args:
+        raw: uint8, at least `stored_bytes(dtype, count)` of them.
+        dtype: a type of `NUMPY`.
+
+    Returns:
+        A view for whole-byte types, a fresh array (int8 or uint8) for sub-byte ones.
+    """
+    raw = raw[: stored_bytes(dtype, count)]
+    if dtype.bits >= 8:
+        return raw.view(NUMPY[dtype])
+    unpacked = unpack(raw, dtype.bits, count)
+    if dtype is DType.INT4:
+        signed = unpacked.view(np.int8)
+        signed[signed > 7] -= 16
+        return signed
+    return unpacked
+
+
+def unpack(raw: np.ndarray, bits: int, count: int) -> np.ndarray:
+    """`count` unsigned integers of 1 .. 8 bits, packed low bits first across byte borders.
+
+    Args:
+        raw: uint8.
+
+    Returns:
+        uint8 [count].
+    """
+    if bits == 8:
+        return raw[:count].copy()
+    if bits in (
+        1,
+        2,
+        4,
+    ):  # never cross a byte: shift and mask, no bit array of eight times the size
+        shifts = np.arange(0, 8, bits, dtype=np.uint8)
+        spread = (raw[:, None] >> shifts) & np.uint8((1 << bits) - 1)
+        return np.ascontiguousarray(spread.reshape(-1)[:count])
+    flat = np.unpackbits(raw, bitorder="little", count=count * bits).reshape(count, bits)
+    weights = (1 << np.arange(bits)).astype(np.uint8)
+    return np.asarray((flat * weights).sum(axis=1, dtype=np.uint8))

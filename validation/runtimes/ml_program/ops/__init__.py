@@ -1,0 +1,1 @@
+"""Op implementations, one file per family."""
