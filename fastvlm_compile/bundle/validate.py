@@ -5,7 +5,6 @@ Measures what is there, whether or not it is what was built: for that there is `
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import yaml
@@ -18,14 +17,33 @@ from fastvlm_compile.progress import Progress
 from fastvlm_compile.recipe import Recipe
 from fastvlm_compile.stages.parity import CoreMLParityConfig, OnnxParityConfig
 from fastvlm_compile.structure import from_plain
+from validation.coreml_parity import CoreMLParity, Measured, measure_coreml
+from validation.coreml_units_parity import UnitMeasured, measure_coreml_units
 from validation.gates import judge
 from validation.goldens import Goldens
 from validation.measurement import Measurement
 from validation.package_outputs import NoOutputs, PackageOutputs
 from validation.parity_file import ParityReport
-from validation.runtimes.coreml_runtime import ComputeUnits
+from validation.runtimes.core_ml_executor import Packages
+from validation.runtimes.coreml_units import UnitReport, UnitSettings
+from validation.tensor_parity import Tolerance
 
 _Measurements = tuple[Measurement, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """What a bundle is worth on this machine."""
+
+    parity: ParityReport
+    """As a build reports; variants that are not shipped or cannot be run are `not run`."""
+    units: tuple[UnitReport, ...]
+    """How Core ML did, one report for each variant; empty where it is not there."""
+
+    @property
+    def executed_by_core_ml(self) -> bool:
+        """Whether Core ML computed anything of it."""
+        return any(row.executed_by_core_ml for row in self.parity.measurements)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,18 +54,14 @@ class _Bundle:
     goldens: Goldens
 
 
-def validate_bundle(
-    folder: Path, progress: Progress, *, compute_units: ComputeUnits = "all"
-) -> ParityReport:
+def validate_bundle(folder: Path, progress: Progress, *, core_ml: UnitSettings) -> Validation:
     """Every variant in the bundle under whatever executes it here, judged by the recipe's gates.
 
     Args:
         folder: the bundle.
         progress: told of everything that is run.
-        compute_units: of Core ML, on a Mac.
-
-    Returns:
-        As a build reports; variants that are not shipped or cannot be run are `not run`.
+        core_ml: on which compute unit Core ML runs, where it is there: one, in a process of its
+            own.
 
     Raises:
         BundleError: no bundle, or it was built without goldens.
@@ -65,12 +79,14 @@ def validate_bundle(
     recipe = from_plain(yaml.safe_load(manifest.provenance.recipe), Recipe)
     goldens = open_goldens(folder / GOLDENS)
     bundle = _Bundle(folder=folder, manifest=manifest, recipe=recipe, goldens=goldens)
+    units: list[UnitReport] = []
     measurements = (
         *_onnx(bundle, progress),
-        *_coreml(bundle, progress, compute_units=compute_units),
+        *_coreml(bundle, progress, core_ml, units),
         *_not_shipped(bundle),
     )
-    return ParityReport(measurements=measurements, gates=judge(measurements, recipe.gates))
+    parity = ParityReport(measurements=measurements, gates=judge(measurements, recipe.gates))
+    return Validation(parity=parity, units=tuple(units))
 
 
 def _onnx(bundle: _Bundle, progress: Progress) -> Iterator[Measurement]:
@@ -88,7 +104,6 @@ def _measure_onnx(bundle: _Bundle, config: OnnxParityConfig, progress: Progress)
     from reference.prompt import load_tokenizer
     from validation.onnx_parity import OnnxParity, measure_onnx
     from validation.runtimes.onnxruntime_runtime import OnnxRuntime, graphs_in_bundle
-    from validation.tensor_parity import Tolerance
 
     suffix = "" if config.variant == "fp32" else f"_{config.variant}"
     return measure_onnx(
@@ -105,23 +120,26 @@ def _measure_onnx(bundle: _Bundle, config: OnnxParityConfig, progress: Progress)
 
 
 def _coreml(
-    bundle: _Bundle, progress: Progress, *, compute_units: ComputeUnits
+    bundle: _Bundle, progress: Progress, core_ml: UnitSettings, units: list[UnitReport]
 ) -> Iterator[Measurement]:
-    """float32 first, where it is shipped: float16 is compared with what it returned."""
+    """float32 first, where it is shipped: float16 is compared with what it returned.
+
+    Adds to `units` how Core ML did.
+    """
     shipped = shipped_of(bundle.manifest.variants, "coreml")
     sibling: PackageOutputs | NoOutputs
     sibling = NoOutputs(reason="the float32 packages are not in the bundle")
     for variant in sorted(shipped, key=lambda v: ("float32", "float16").index(v.variant)):
         try:
-            measured, outputs = _measure_coreml(
-                bundle, variant, progress, sibling=sibling, compute_units=compute_units
-            )
+            found = _measure_coreml(bundle, variant, progress, sibling=sibling, core_ml=core_ml)
         except ModuleNotFoundError as error:
             yield from _missing(bundle, variant, error)
             continue
-        yield from measured
+        yield from found.measurements
+        if isinstance(found, UnitMeasured):
+            units.append(found.report)
         if variant.variant == "float32":
-            sibling = outputs or NoOutputs(reason="the float32 packages were not executed")
+            sibling = found.outputs or NoOutputs(reason="the float32 packages were not executed")
 
 
 def _measure_coreml(
@@ -130,31 +148,37 @@ def _measure_coreml(
     progress: Progress,
     *,
     sibling: PackageOutputs | NoOutputs,
-    compute_units: ComputeUnits,
-) -> tuple[_Measurements, PackageOutputs | None]:
+    core_ml: UnitSettings,
+) -> Measured | UnitMeasured:
+    """In Core ML, in a process of its own, where it is there; else in the ML Program executor."""
     from reference.prompt import load_tokenizer
-    from validation.coreml_parity import CoreMLParity, measure_coreml
-    from validation.runtimes.core_ml_executor import Packages, open_packages
-    from validation.tensor_parity import Tolerance
 
     config = CoreMLParityConfig(precision="float32" if variant.variant == "float32" else "float16")
     paths = packages_of(bundle.folder, bundle.manifest, variant.variant)
-    measured = measure_coreml(
-        CoreMLParity(
-            tolerance=Tolerance(rtol=config.rtol, atol=config.atol),
-            sibling=sibling,
-            executor=partial(open_packages, compute_units=compute_units),
-        ),
-        goldens=bundle.goldens,
-        packages=Packages(
-            vision=paths.vision,
-            whole=paths if has_language(variant) else None,
-            precision=config.precision,
-        ),
-        tokenizer=load_tokenizer(bundle.folder),
-        progress=progress,
+    packages = Packages(
+        vision=paths.vision,
+        whole=paths if has_language(variant) else None,
+        precision=config.precision,
     )
-    return measured.measurements, measured.outputs
+    parity = CoreMLParity(tolerance=Tolerance(rtol=config.rtol, atol=config.atol), sibling=sibling)
+    tokenizer = load_tokenizer(bundle.folder)
+    if core_ml.why_not(packages):
+        return measure_coreml(
+            parity,
+            goldens=bundle.goldens,
+            packages=packages,
+            tokenizer=tokenizer,
+            progress=progress,
+        )
+    (unit,) = measure_coreml_units(
+        parity,
+        goldens=bundle.goldens,
+        packages=packages,
+        tokenizer=tokenizer,
+        progress=progress,
+        settings=core_ml,
+    )
+    return unit
 
 
 def _missing(

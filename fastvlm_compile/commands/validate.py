@@ -12,6 +12,7 @@ import click
 from fastvlm_compile.commands.options import JSON
 
 if TYPE_CHECKING:
+    from fastvlm_compile.bundle.validate import Validation
     from fastvlm_compile.progress import Progress
     from validation.runtimes.coreml_runtime import ComputeUnits
 
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
     type=click.Choice(["all", "cpu_only", "cpu_and_gpu", "cpu_and_ne"]),
     default="all",
     show_default=True,
-    help="What Core ML may use, on a Mac. One call for each: some combinations end the process.",
+    help="What Core ML may use, on a Mac. It runs in a process of its own.",
+)
+@click.option(
+    "--require-core-ml",
+    is_flag=True,
+    help="Fail where Core ML did not run: for a job on a Mac that must not pass without it.",
 )
 @click.option(
     "--report",
@@ -33,7 +39,12 @@ if TYPE_CHECKING:
 )
 @JSON
 def validate(
-    *, bundle: Path, compute_units: "ComputeUnits", report: Path | None, as_json: bool
+    *,
+    bundle: Path,
+    compute_units: "ComputeUnits",
+    require_core_ml: bool,
+    report: Path | None,
+    as_json: bool,
 ) -> None:
     """Measure BUNDLE again with the goldens in it, by whatever executes its files here.
 
@@ -41,22 +52,49 @@ def validate(
     executor. The gates are those of the recipe. Exit code 1 if one fails or nothing could be run.
     """
     from fastvlm_compile.bundle.validate import validate_bundle
-    from fastvlm_compile.errors import GateError
-    from validation.gate_table import summary, terminal_table
-    from validation.gates import all_passed
+    from validation.gate_table import terminal_table
     from validation.parity_file import render_parity
+    from validation.runtimes.coreml_units import UnitSettings
 
     with _shown_progress() as progress:
-        found = validate_bundle(bundle, progress, compute_units=compute_units)
+        found = validate_bundle(bundle, progress, core_ml=UnitSettings(units=(compute_units,)))
+    parity = found.parity
     if report is not None:
-        _write(report, render_parity(found))
-    click.echo(render_parity(found) if as_json else terminal_table(found.gates), nl=not as_json)
-    if not all_passed(found.gates):
-        failed = sum(row.status == "failed" for row in found.gates)
+        _write(report, render_parity(parity))
+    click.echo(render_parity(parity) if as_json else terminal_table(parity.gates), nl=not as_json)
+    _tell_units(found)
+    _refuse(bundle, found, require_core_ml=require_core_ml)
+
+
+def _tell_units(found: "Validation") -> None:
+    """How Core ML did, and where it would run what."""
+    from validation.runtimes.compute_plan import plan_table
+    from validation.runtimes.coreml_units import unit_table
+
+    if not found.units:
+        return
+    click.echo(unit_table(found.units), err=True)
+    for unit in found.units:
+        click.echo(plan_table(unit.plans) if unit.plans else unit.plans_reason, err=True)
+
+
+def _refuse(bundle: Path, found: "Validation", *, require_core_ml: bool) -> None:
+    from fastvlm_compile.errors import GateError
+    from validation.gate_table import summary
+    from validation.gates import all_passed
+
+    gates = found.parity.gates
+    if not all_passed(gates):
+        failed = sum(row.status == "failed" for row in gates)
         what = f"{failed} gates failed" if failed else "nothing could be measured here"
         raise GateError(
-            f"{bundle}: {what} ({summary(found.gates)})",
+            f"{bundle}: {what} ({summary(gates)})",
             hint="`fastvlm-compile verify` tells whether the files are those that were built",
+        )
+    if require_core_ml and not found.executed_by_core_ml:
+        raise GateError(
+            f"{bundle}: Core ML executed nothing ({summary(gates)})",
+            hint="it needs macOS 15 and coremltools; leave out --require-core-ml elsewhere",
         )
 
 

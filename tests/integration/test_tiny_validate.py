@@ -88,3 +88,14 @@ def test_off_a_mac_the_runtime_coreml_is_refused_with_the_one_that_works(
     assert "Core ML needs macOS" in result.stderr
     assert "ml_program" in result.stderr
     assert not result.stdout
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="Core ML is there")
+def test_a_job_that_must_run_core_ml_cannot_pass_without_it(tiny: Build, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny.bundle, tmp_path / "copy")
+    goldens = json.loads((copy / "goldens/goldens.json").read_text())
+    goldens["questions"] = []
+    (copy / "goldens/goldens.json").write_text(json.dumps(goldens))
+    result = run_cli("validate", copy, "--require-core-ml", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "Core ML executed nothing" in result.stderr

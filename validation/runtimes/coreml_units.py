@@ -61,6 +61,12 @@ class UnitSettings:
                 known = ", ".join(COMPUTE_UNITS)
                 raise UserError(f"compute units '{unit}' are none of {known}")
 
+    def why_not(self, packages: Packages) -> str:
+        """Why these packages cannot be run here, empty where they can."""
+        if not self.is_core_ml:
+            return ""
+        return why_not_runnable() if packages.whole is None else why_unavailable()
+
 
 @dataclass(frozen=True, kw_only=True)
 class UnitReport:
@@ -121,8 +127,8 @@ def run_units(
     Raises:
         UserError: what `measure` raises while the process of the unit lives.
     """
-    unavailable = why_not_runnable() if packages.whole is None else why_unavailable()
-    if settings.is_core_ml and unavailable:
+    unavailable = settings.why_not(packages)
+    if unavailable:
         return tuple(
             UnitRun(report=_report(unit, "not run", unavailable), result=None)
             for unit in settings.units
