@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fastvlm_compile.commands.corruptions import corruptions
 from fastvlm_compile.commands.options import JSON
 from fastvlm_compile.errors import OutputError
 
@@ -284,3 +285,6 @@ def _row(row: "Row") -> str:
         f"{row.kind} {row.name} {list(row.shape)}:"
         f" relative L2 {row.relative_l2:.3g}, largest difference {row.max_abs:.3g}"
     )
+
+
+coreml.add_command(corruptions)

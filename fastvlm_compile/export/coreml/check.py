@@ -12,6 +12,8 @@ from fastvlm_compile.export.coreml.canonical import read_spec, spec_path
 from fastvlm_compile.export.coreml.contract import Feature, Precision, vision_features
 from fastvlm_compile.export.errors import ExportError
 from reference.config import VisionConfig
+from reference.fastvithd import LAYER_NORM_EPS
+from validation.norm_epsilons import norm_epsilon_problems
 
 if TYPE_CHECKING:
     from coremltools.proto.MIL_pb2 import Operation
@@ -58,6 +60,17 @@ def check_package(package: Path, vision: VisionConfig, precision: Precision) -> 
     if unexpected:
         raise ExportError(f"{package.name}: unexpected ops {sorted(unexpected)}")
     _check_weights(package, spec, precision)
+    check_norm_epsilons(package, LAYER_NORM_EPS)
+
+
+def check_norm_epsilons(package: Path, expected: float) -> None:
+    """Every norm of the written package divides by what the model divides by.
+
+    Raises:
+        ExportError: one has another epsilon, which no golden would show.
+    """
+    for problem in norm_epsilon_problems(package, expected):
+        raise ExportError(f"{package.name}: {problem}")
 
 
 def op_counts(spec: "Model") -> Counter[str]:

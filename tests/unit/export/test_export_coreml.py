@@ -10,7 +10,13 @@ import torch
 
 from fastvlm_compile.export.coreml.blobs import read_float_blob
 from fastvlm_compile.export.coreml.canonical import read_spec, spec_path
-from fastvlm_compile.export.coreml.check import VISION_OPS, check_package, op_counts, operations
+from fastvlm_compile.export.coreml.check import (
+    VISION_OPS,
+    check_norm_epsilons,
+    check_package,
+    op_counts,
+    operations,
+)
 from fastvlm_compile.export.coreml.convert import VisionPackageConfig, export_vision_package
 from fastvlm_compile.export.coreml.quiet import quiet_coremltools
 from fastvlm_compile.export.errors import ExportError
@@ -210,3 +216,10 @@ def test_what_was_hidden_is_told_when_the_conversion_fails() -> None:
         fail()
     assert "the last thing coremltools said" in caught.value.__notes__[0]
     assert logging.getLogger("coremltools").level == level
+
+
+def test_a_norm_with_another_epsilon_is_refused(exported: Path) -> None:
+    package = exported / "float32" / PACKAGE
+    check_norm_epsilons(package, 1e-5)
+    with pytest.raises(ExportError, match=r"epsilon is 1e-05, the model's is 0\.0001"):
+        check_norm_epsilons(package, 1e-4)

@@ -8,6 +8,7 @@ import numpy as np
 
 from fastvlm_compile.export.coreml.blobs import read_float_blob
 from fastvlm_compile.export.coreml.canonical import read_spec, spec_path
+from fastvlm_compile.export.coreml.check import check_norm_epsilons
 from fastvlm_compile.export.coreml.language.interface import (
     DECODE,
     PREFILL,
@@ -70,6 +71,7 @@ def check_chunk(package: Path, chunk: Chunk, config: DecoderConfig) -> None:
         _check_features(where, described[name], chunk, config, name)
         _check_ops(where, operations(spec, name), chunk)
     _check_weights(package, spec, chunk, config)
+    check_norm_epsilons(package, config.text.rms_norm_eps)
 
 
 def operations(spec: "Model", function: str) -> list["Operation"]:
