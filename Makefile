@@ -37,7 +37,7 @@ format: $(INSTALLED) ## format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(INSTALLED) ## measure builds and exports; writes benchmarks/results/
+bench: $(INSTALLED) ## measure the full-size build; writes benchmarks/build_0.5b.{json,md}
 	$(BIN)/python -m benchmarks
 
 train-tiny: $(INSTALLED) ## train the shipped tiny FastVLM anew (CPU, under an hour)
