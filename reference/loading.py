@@ -1,13 +1,37 @@
 """Loads a checkpoint directory into the reference model."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from reference.checkpoint.names import HEAD_PROJECTION, LM_HEAD, to_module
 from reference.checkpoint.tensors import open_checkpoint
+from reference.config import FastVLMConfig
 from reference.fastvlm import FastVLM
+
+
+class Weights(Protocol):
+    """A `Checkpoint`, or what stands for one."""
+
+    @property
+    def config(self) -> FastVLMConfig: ...
+
+    @property
+    def tensors(self) -> Iterable[str]:
+        """Canonical names."""
+        ...
+
+    @property
+    def tied(self) -> bool:
+        """Whether the output head is the embedding."""
+        ...
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor by canonical name."""
+        ...
 
 
 def load(path: Path | str, dtype: torch.dtype = torch.float32) -> FastVLM:
@@ -22,7 +46,11 @@ def load(path: Path | str, dtype: torch.dtype = torch.float32) -> FastVLM:
         CheckpointError: the checkpoint is missing, damaged, or not what its config says.
         ConfigError: its config is not FastVLM's.
     """
-    checkpoint = open_checkpoint(Path(path))
+    return build(open_checkpoint(Path(path)), dtype)
+
+
+def build(checkpoint: Weights, dtype: torch.dtype = torch.float32) -> FastVLM:
+    """The reference model of opened weights; see `load`."""
     with torch.device("meta"):
         model = FastVLM(checkpoint.config)
     state: dict[str, torch.Tensor] = {}

@@ -1,0 +1,129 @@
+"""A quantized tensor: codes, scales and tables as every target encodes them.
+
+`dequantize` is the one definition of what the numbers mean. Encoders only rearrange them; what they
+wrote, read back, must give the same `QuantizedTensor` bit for bit.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fastvlm_compile.quantize.scheme import (
+    Affine,
+    Palette,
+    Quantized,
+    Shape,
+    check_scheme,
+    code_range,
+    symmetric_zero_point,
+)
+
+Codes = npt.NDArray[np.uint8]
+Halves = npt.NDArray[np.float16]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QuantizedTensor:
+    """O output channels, B blocks of each, G tables of 2^bits values.
+
+    Attributes:
+        scheme: what the arrays mean.
+        codes: unsigned, one byte each whatever their bits, in the weight's shape [O, I, ...].
+        scales: [O, B] of `Affine`; [O] of a `Palette` with `channel_scale`; else empty.
+        zero_points: [O, B] of an asymmetric `Affine`; else empty.
+        tables: [G, 2^bits] of a `Palette`, each ascending; else empty.
+    """
+
+    scheme: Quantized
+    codes: Codes
+    scales: Halves
+    zero_points: Codes
+    tables: Halves
+
+    def __post_init__(self) -> None:
+        check_scheme(self.scheme, self.shape)
+        expected = array_shapes(self.scheme, self.shape)
+        for name, shape in expected.items():
+            found = getattr(self, name)
+            dtype = np.uint8 if name in ("codes", "zero_points") else np.float16
+            assert found.shape == shape, f"{name} is {found.shape}, not {shape}"
+            assert found.dtype == dtype, f"{name} is {found.dtype}"
+        assert int(self.codes.max()) <= code_range(self.scheme.bits), "a code beyond its bits"
+
+    @property
+    def shape(self) -> Shape:
+        """Of the weight."""
+        return self.codes.shape
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes with codes and zero points packed and scales and tables in float16."""
+        bits = self.scheme.bits
+        packed = -(-self.codes.size * bits // 8) + -(-self.zero_points.size * bits // 8)
+        return packed + self.scales.nbytes + self.tables.nbytes
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Of `size_bytes`."""
+        return 8 * self.size_bytes / self.codes.size
+
+    def dequantize(self) -> Floats:
+        """The weight in float32, [O, I, ...]. Every product is exact or rounded once."""
+        if isinstance(self.scheme, Affine):
+            return dequantize_affine(
+                self.codes, self.scales, self.effective_zero_points(), self.scheme
+            )
+        tables = self.tables.astype(np.float32)
+        groups = self.codes.reshape(len(tables), -1)
+        values = np.take_along_axis(tables, groups.astype(np.intp), axis=1).reshape(self.shape)
+        if self.scheme.channel_scale:
+            values = values * per_channel(self.scales.astype(np.float32), values.ndim)
+        return values
+
+    def effective_zero_points(self) -> Codes:
+        """[O, B] of an `Affine`, stored or not."""
+        assert isinstance(self.scheme, Affine)
+        if not self.scheme.symmetric:
+            return self.zero_points
+        return np.full(self.scales.shape, symmetric_zero_point(self.scheme.bits), dtype=np.uint8)
+
+
+def dequantize_affine(codes: Codes, scales: Halves, zero_points: Codes, scheme: Affine) -> Floats:
+    """Codes [O, I, ...] with scales and zero points [O, B] -> float32 [O, I, ...]."""
+    # Differences of codes have 9 bits, scales 11: the product is exact in float32's 24.
+    shifted = codes.astype(np.float32) - spread(zero_points.astype(np.float32), codes, scheme)
+    shifted *= spread(scales.astype(np.float32), codes, scheme)
+    return shifted
+
+
+def spread(per_block: Floats, codes: npt.NDArray[np.generic], scheme: Affine) -> Floats:
+    """Values of blocks [O, B] -> one for each input channel, [O, I, 1, ...]."""
+    num_inputs = codes.shape[1]
+    wide = np.repeat(per_block, scheme.block_size or num_inputs, axis=1)[:, :num_inputs]
+    return wide.reshape(*wide.shape, *[1] * (codes.ndim - 2))
+
+
+def per_channel(values: Floats, rank: int) -> Floats:
+    """[O] -> [O, 1, ...] of this rank."""
+    return values.reshape(-1, *[1] * (rank - 1))
+
+
+def array_shapes(scheme: Quantized, shape: Shape) -> dict[str, Shape]:
+    """Shape of every array of a quantized tensor; absent ones are (0,)."""
+    scales: Shape = (0,)
+    zero_points: Shape = (0,)
+    tables: Shape = (0,)
+    if isinstance(scheme, Affine):
+        scales = (shape[0], scheme.num_blocks(shape))
+        zero_points = (0,) if scheme.symmetric else scales
+    elif isinstance(scheme, Palette):
+        scales = (shape[0],) if scheme.channel_scale else (0,)
+        tables = (scheme.num_groups(shape), 2**scheme.bits)
+    return {"codes": shape, "scales": scales, "zero_points": zero_points, "tables": tables}
+
+
+def nothing(dtype: type[np.uint8] | type[np.float16]) -> npt.NDArray[np.generic]:
+    """The array that stands where a scheme has none."""
+    return np.empty(0, dtype=dtype)

@@ -1,0 +1,132 @@
+"""The reference with dequantized weights on the golden inputs: what quantization alone costs.
+
+No encoder and no runtime has a part in these numbers. What the model returned is kept, so that the
+runtimes' own error can be told apart (see `validation.substituted_goldens`).
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from reference.prompt import PromptTokenizer
+from validation.end_to_end_parity import measure_generations, measure_task
+from validation.goldens import GoldenCase, Goldens
+from validation.measurement import Measurement
+from validation.package_outputs import PackageOutputs
+from validation.progress import Progress, Steps
+from validation.runtimes.base import Floats
+from validation.runtimes.torch_runtime import TorchRuntime
+from validation.substituted_goldens import SubstitutedGoldens, projected
+from validation.tally import Tally
+from validation.tensor_parity import Comparison, Tolerance, Where, add_logits, add_tensor
+
+if TYPE_CHECKING:
+    from reference.fastvlm import FastVLM
+
+TARGET = "reference"
+
+
+def measure_reference(
+    model: "FastVLM",
+    *,
+    variant: str,
+    tolerance: Tolerance,
+    goldens: Goldens,
+    tokenizer: PromptTokenizer,
+    progress: Progress,
+) -> tuple[tuple[Measurement, ...], PackageOutputs]:
+    """Runs a quantized reference and compares it with the float32 one.
+
+    Args:
+        model: with dequantized weights, float32.
+        variant: the name of the quantization.
+        tolerance: for the smallest passing tolerances.
+        goldens: the inputs, and what the float32 reference made of them.
+        tokenizer: turns answers into text.
+        progress: told of every image, case and task scene.
+
+    Returns:
+        Measurements of the components `vision`, `projector`, `embedding`, `decoder` and
+        `end_to_end`, and all outputs by the names of the goldens' arrays.
+    """
+    index = goldens.index
+    runtime = TorchRuntime(model)
+    scenes = {question.scene_id for question in index.questions}
+    steps = Steps(progress, len(index.image_ids) + 2 * len(index.cases) + len(scenes))
+    arrays = dict(_run(model, goldens, steps))
+    comparison = Comparison(goldens=goldens, tolerance=tolerance, steps=steps)
+    substituted = SubstitutedGoldens(goldens, arrays)
+    tallies = {
+        name: Tally(target=TARGET, variant=variant, component=name, executor=runtime.executor)
+        for name in ("vision", "projector", "embedding", "decoder", "end_to_end")
+    }
+    _compare_images(comparison, substituted, tallies)
+    rows = goldens.array("embedding/rows"), substituted.array("embedding/rows")
+    where = Where(case="table")
+    add_tensor(tallies["embedding"], "rows", *rows, where=where, tolerance=tolerance)
+    for case in index.cases:
+        add_logits(
+            tallies["decoder"],
+            goldens.logits(case),
+            substituted.logits(case),
+            where=Where(case=case.id),
+            tolerance=tolerance,
+            vocab_limit=goldens.contract.vocab_limit,
+        )
+    features = {image_id: substituted.image_features(image_id) for image_id in index.image_ids}
+    measure_generations(comparison, runtime, tallies["end_to_end"], features)
+    not_run = measure_task(comparison, runtime, tallies["end_to_end"], tokenizer)
+    steps.end()
+    measured = [each for tally in tallies.values() for each in tally.measurements()]
+    outputs = PackageOutputs(executor=runtime.executor, executed_by_core_ml=False, arrays=arrays)
+    return (*measured, *not_run), outputs
+
+
+def _compare_images(
+    comparison: Comparison, substituted: Goldens, tallies: dict[str, Tally]
+) -> None:
+    goldens = comparison.goldens
+    for image_id in goldens.index.image_ids:
+        where = Where(case=image_id)
+        pairs = {
+            "vision": (goldens.vision_features(image_id), substituted.vision_features(image_id)),
+            "projector": (
+                goldens.image_features(image_id),
+                substituted.array(projected(image_id)),
+            ),
+        }
+        for component, (reference, found) in pairs.items():
+            add_tensor(
+                tallies[component],
+                "features",
+                reference,
+                found,
+                where=where,
+                tolerance=comparison.tolerance,
+            )
+
+
+@torch.inference_mode()
+def _run(model: "FastVLM", goldens: Goldens, steps: Steps) -> Iterator[tuple[str, Floats]]:
+    for image_id in goldens.index.image_ids:
+        steps.begin(f"image {image_id}")
+        pixels = torch.from_numpy(goldens.pixel_values(image_id))[None]
+        features = model.vision_tower(pixels)
+        yield f"images/{image_id}/vision_features", features[0].numpy()
+        yield f"images/{image_id}/image_features", model.project(features)[0].numpy()
+        own = torch.from_numpy(goldens.vision_features(image_id))[None]
+        yield projected(image_id), model.project(own)[0].numpy()
+    ids = torch.from_numpy(goldens.array("embedding/ids"))
+    yield "embedding/rows", model.embed(ids[None])[0].numpy()
+    for case in goldens.index.cases:
+        steps.begin(f"prompt {case.id}")
+        yield f"cases/{case.id}/logits", _logits(model, goldens, case)
+
+
+def _logits(model: "FastVLM", goldens: Goldens, case: GoldenCase) -> Floats:
+    embeds = torch.from_numpy(goldens.inputs_embeds(case))[None]
+    logits, _ = model.language(embeds)
+    rows: Floats = logits[0, case.first_logit :].numpy().copy()
+    return np.ascontiguousarray(rows)
