@@ -8,7 +8,8 @@ features in the same few lines.
 `embedding.safetensors` (the format is documented at https://github.com/huggingface/safetensors)
 holds one tensor, `embed_tokens`: [V, H], row-major, little-endian, in the precision of the
 decoder's `inputs_embeds`. The first eight bytes are the length n of the JSON header, the rows begin
-at `8 + n`, and token i has the H values from `8 + n + i * H * bytes per value`.
+at `8 + n`, and token i has the H values from `8 + n + i * H * bytes per value`. The quantized form
+of the file: `compress/embedding.py`.
 """
 
 from collections.abc import Iterator

@@ -93,8 +93,8 @@ def test_weights_read_back_are_those_of_the_checkpoint(
     dtype = torch.float16 if precision == "float16" else torch.float32
     suffix = "_to_fp16" if precision == "float16" else ""
     compared = 0
-    # The rest is folded: BatchNorm into its convolution, layer scales into what they scale.
-    kept = ("reparam_conv.weight", "fc1.weight", "qkv.weight", "norm.weight")
+    # All but the depthwise convolutions that their BatchNorm is folded into, biases and scales.
+    kept = ("reparam_conv.weight", "fc1.weight", "fc2.weight", "qkv.weight", "norm.weight")
     for name in checkpoint.tensors:
         if not (name.startswith(VISION_PREFIX) and name.endswith(kept)):
             continue
