@@ -16,7 +16,7 @@ help: ## list the targets
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --editable '.[build,dev]'
+	  --constraint constraints.txt --editable '.[build,mlx,dev]'
 	@touch $@
 
 bundle: $(INSTALLED) ## build the tiny bundle end to end into dist/tiny (RECIPE=... for another)

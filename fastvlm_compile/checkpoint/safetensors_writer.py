@@ -17,7 +17,10 @@ from pathlib import Path
 
 from reference.checkpoint.storage import DTYPES, ITEM_BYTES
 
-_STORED_DTYPES = {usual: stored for stored, usual in DTYPES.items()}
+_STORED_DTYPES = {usual: stored for stored, usual in DTYPES.items()} | {"uint32": "U32"}
+"""Packed codes go into files that we write, but not into a checkpoint that we read."""
+
+_ITEM_BYTES = ITEM_BYTES | {"uint32": 4}
 
 _ALIGNMENT = 8
 """The data starts at a multiple of the widest element, so that a memory map can be cast."""
@@ -31,13 +34,13 @@ class TensorSpec:
 
     name: str
     dtype: str
-    """The usual name of it: float16, bfloat16, float32, int64, ..."""
+    """The usual name of it: float16, bfloat16, float32, int64, uint32, ..."""
     shape: tuple[int, ...]
 
     @property
     def size_bytes(self) -> int:
         """Bytes of the values."""
-        return prod(self.shape) * ITEM_BYTES[self.dtype]
+        return prod(self.shape) * _ITEM_BYTES[self.dtype]
 
 
 def file_size_bytes(tensors: Sequence[TensorSpec], metadata: Mapping[str, str]) -> int:
@@ -85,7 +88,7 @@ def write_safetensors(
 
 
 def _in_file_order(tensors: Sequence[TensorSpec]) -> list[TensorSpec]:
-    return sorted(tensors, key=lambda tensor: (-ITEM_BYTES[tensor.dtype], tensor.name))
+    return sorted(tensors, key=lambda tensor: (-_ITEM_BYTES[tensor.dtype], tensor.name))
 
 
 def _header(ordered: Sequence[TensorSpec], metadata: Mapping[str, str]) -> bytes:
