@@ -39,9 +39,17 @@ class AttentionEmitter(Protocol):
     """Writes one layer's attention between the input and output projections."""
 
     def __call__(
-        self, graph: GraphBuilder, query: ir.Value, key: ir.Value, value: ir.Value, past: LayerCache
+        self,
+        graph: GraphBuilder,
+        query: ir.Value,
+        key: ir.Value | None,
+        value: ir.Value | None,
+        past: LayerCache,
     ) -> tuple[ir.Value, LayerCache]:
-        """Query [B, L, G*R*E], key and value [B, L, G*E] -> mixed [B, L, G*R*E], new cache."""
+        """Query [B, L, G*R*E], key and value [B, L, G*E] -> mixed [B, L, G*R*E], new cache.
+
+        Where the encoding joins the projections, the query holds all three, [B, L, (G*R + 2*G)*E].
+        """
         ...
 
 
@@ -73,9 +81,16 @@ class PlainAttention:
         return cls(config=config, rotary=rotary, mask=mask)
 
     def __call__(
-        self, graph: GraphBuilder, query: ir.Value, key: ir.Value, value: ir.Value, past: LayerCache
+        self,
+        graph: GraphBuilder,
+        query: ir.Value,
+        key: ir.Value | None,
+        value: ir.Value | None,
+        past: LayerCache,
     ) -> tuple[ir.Value, LayerCache]:
         """Query [B, L, G*R*E], key and value [B, L, G*E] -> mixed [B, L, G*R*E], new cache."""
+        assert key is not None, "plain attention takes the projections apart"
+        assert value is not None, "plain attention takes the projections apart"
         config = self.config
         groups, width = config.num_key_value_heads, config.head_dim
         query = self._rotated_heads(graph, query, config.num_attention_heads)

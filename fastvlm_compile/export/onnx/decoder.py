@@ -7,7 +7,7 @@ Shape letters: B sequences, L new positions, P cached ones, D the hidden size, V
 key-value heads, E channels of a head.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import onnx_ir as ir
@@ -21,9 +21,15 @@ from fastvlm_compile.export.onnx.attention import (
 )
 from fastvlm_compile.export.onnx.contract import BATCH, LENGTH, PAST, TOTAL
 from fastvlm_compile.export.onnx.graph import GraphBuilder
-from fastvlm_compile.export.onnx.linear import LinearEmitter, LinearSpec, PlainLinear
+from fastvlm_compile.export.onnx.linear import (
+    LinearEmitter,
+    LinearJoiner,
+    LinearSpec,
+    PlainLinear,
+    never_join,
+)
 from fastvlm_compile.export.onnx.mlp import gated_mlp
-from fastvlm_compile.export.onnx.rms_norm import rms_norm
+from fastvlm_compile.export.onnx.residual import PlainResidual, ResidualEmitter, Stream
 from fastvlm_compile.export.onnx.weights import stored
 from fastvlm_compile.export.weight_source import WeightSource
 from reference.config import Qwen2Config
@@ -55,6 +61,11 @@ class DecoderEncoding:
     """Norm weights, and whatever `linear` reads itself."""
     linear: LinearEmitter
     attention: AttentionFactory
+    residual: ResidualEmitter = field(default_factory=PlainResidual)
+    join_attention: LinearJoiner = never_join
+    """Of the query, key and value projections, for an `attention` that takes them joined."""
+    join_mlp: LinearJoiner = never_join
+    """Of the gate and up projections."""
 
     @classmethod
     def plain(cls, source: WeightSource) -> "DecoderEncoding":
@@ -79,13 +90,14 @@ def build_decoder(config: DecoderGraphConfig, encoding: DecoderEncoding) -> ir.M
     )
     attention = encoding.attention(graph, inputs, text)
     presents: list[LayerCache] = []
+    stream = Stream(value=x)
     for index, past in enumerate(pasts):
         with graph.scope(f"layers.{index}"):
-            x, present = decoder_layer(
-                graph, x, past, index=index, text=text, encoding=encoding, attention=attention
+            stream, present = decoder_layer(
+                graph, stream, past, index=index, text=text, encoding=encoding, attention=attention
             )
         presents.append(present)
-    logits = _head(graph, x, config, encoding)
+    logits = _head(graph, stream, config, encoding)
     length = 1 if config.logits == "last" else LENGTH
     graph.output(logits, "logits", ir.DataType.FLOAT, (BATCH, length, text.vocab_size))
     for index, present in enumerate(presents):
@@ -95,32 +107,39 @@ def build_decoder(config: DecoderGraphConfig, encoding: DecoderEncoding) -> ir.M
 
 def decoder_layer(
     graph: GraphBuilder,
-    x: ir.Value,
+    stream: Stream,
     past: LayerCache,
     *,
     index: int,
     text: Qwen2Config,
     encoding: DecoderEncoding,
     attention: AttentionEmitter,
-) -> tuple[ir.Value, LayerCache]:
+) -> tuple[Stream, LayerCache]:
     """Attention and feed-forward, each behind an RMSNorm and a residual: [B, L, D] -> same."""
-    prefix = f"model.layers.{index}"
+    prefix, residual = f"model.layers.{index}", encoding.residual
 
-    def norm(value: ir.Value, name: str) -> ir.Value:
+    def norm(stream: Stream, name: str) -> tuple[ir.Value, Stream]:
         weight = graph.initializer(stored(encoding.source, f"{prefix}.{name}.weight"))
         with graph.scope(name):
-            return rms_norm(graph, value, weight, eps=text.rms_norm_eps)
+            return residual.norm(graph, stream, weight, eps=text.rms_norm_eps)
 
-    normed = norm(x, "input_layernorm")
+    normed, stream = norm(stream, "input_layernorm")
     with graph.scope("self_attn"):
         mixed, present = self_attention(
             graph, normed, past, prefix=f"{prefix}.self_attn", encoding=encoding, mix=attention
         )
-    x = graph.op("Add", x, mixed)
-    normed = norm(x, "post_attention_layernorm")
+    stream = residual.add(graph, stream, mixed)
+    normed, stream = norm(stream, "post_attention_layernorm")
     with graph.scope("mlp"):
-        fed = gated_mlp(graph, normed, prefix=f"{prefix}.mlp", linear=encoding.linear)
-    return graph.op("Add", x, fed), present
+        fed = gated_mlp(
+            graph,
+            normed,
+            prefix=f"{prefix}.mlp",
+            width=text.intermediate_size,
+            linear=encoding.linear,
+            join=encoding.join_mlp,
+        )
+    return residual.add(graph, stream, fed), present
 
 
 def self_attention(
@@ -134,26 +153,34 @@ def self_attention(
 ) -> tuple[ir.Value, LayerCache]:
     """The four projections around `mix`: [B, L, D] -> [B, L, D] and the new cache."""
 
-    def project(layer: str, value: ir.Value, *, bias: bool) -> ir.Value:
+    def spec(layer: str, *, bias: bool) -> LinearSpec:
         name = f"{prefix}.{layer}"
-        spec = LinearSpec(name=name, weight=f"{name}.weight", bias=f"{name}.bias" if bias else None)
-        with graph.scope(layer):
-            return encoding.linear(graph, value, spec)
+        return LinearSpec(name=name, weight=f"{name}.weight", bias=f"{name}.bias" if bias else None)
 
-    query, key, value = (project(part, x, bias=True) for part in ("q_proj", "k_proj", "v_proj"))
-    mixed, present = mix(graph, query, key, value, past)
-    return project("o_proj", mixed, bias=False), present
+    def project(linear: LinearSpec, value: ir.Value) -> ir.Value:
+        with graph.scope(linear.name.removeprefix(f"{prefix}.")):
+            return encoding.linear(graph, value, linear)
+
+    parts = [spec(part, bias=True) for part in ("q_proj", "k_proj", "v_proj")]
+    with graph.scope("qkv_proj"):
+        joined = encoding.join_attention(graph, x, f"{prefix}.qkv_proj", parts)
+    if joined is not None:
+        mixed, present = mix(graph, joined, None, None, past)
+    else:
+        query, key, value = (project(part, x) for part in parts)
+        mixed, present = mix(graph, query, key, value, past)
+    return project(spec("o_proj", bias=False), mixed), present
 
 
 def _head(
-    graph: GraphBuilder, x: ir.Value, config: DecoderGraphConfig, encoding: DecoderEncoding
+    graph: GraphBuilder, stream: Stream, config: DecoderGraphConfig, encoding: DecoderEncoding
 ) -> ir.Value:
     """Final norm and output projection, of the last position alone where that is asked for."""
     if config.logits == "last":
-        x = graph.op("Gather", x, graph.ints(-1), axis=1)
+        stream = stream.last_position(graph)
     weight = graph.initializer(stored(encoding.source, "model.norm.weight"))
     with graph.scope("norm"):
-        x = rms_norm(graph, x, weight, eps=config.text.rms_norm_eps)
+        x, _ = encoding.residual.norm(graph, stream, weight, eps=config.text.rms_norm_eps)
     spec = LinearSpec(name="lm_head", weight=EMBEDDING_WEIGHT if config.tied else HEAD_WEIGHT)
     with graph.scope("lm_head"):
         return encoding.linear(graph, x, spec)

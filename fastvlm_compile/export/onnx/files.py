@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import onnx_ir as ir
 
-from fastvlm_compile.export.onnx.weights import StreamedTensor
+from fastvlm_compile.export.onnx.shared_data import refer_to_shared
+from fastvlm_compile.export.onnx.weights import pieces
 from fastvlm_compile.progress import Progress
 
 INLINE_LIMIT_BYTES = 64 * 2**20
@@ -33,9 +33,11 @@ class SavedGraph:
 
     graph: Path
     data: Path | None
+    shared: Path | None = None
+    """Another graph's data file, which this one reads too; it must stay beside this graph."""
 
     def digest(self) -> str:
-        """SHA-256 over the bytes of the files."""
+        """SHA-256 over the bytes of the graph's own files."""
         total = hashlib.sha256()
         for path in (self.graph, self.data):
             if path is not None:
@@ -51,13 +53,21 @@ def save_graph(
     progress: Progress,
     *,
     inline_limit_bytes: int = INLINE_LIMIT_BYTES,
+    share_with: SavedGraph | None = None,
 ) -> SavedGraph:
     """Write `<stem>.onnx`, and `<stem>.onnx_data` when the weights exceed the limit.
 
     The data file is complete before the graph that names it appears. The model's large
-    initializers are replaced by references to the file.
+    initializers are replaced by references to the file, or to the data file of `share_with`, a
+    graph in the same directory, where that holds a tensor of the same name.
+
+    Raises:
+        ExportError: `share_with` has no data file here, no tensor of the same name, or other bytes
+            under the name.
     """
     values = [value for value in model.graph.initializers.values() if value.const_value is not None]
+    if share_with is not None:
+        values = refer_to_shared(values, share_with.graph, share_with.data, directory)
     data_path = None
     if sum(_tensor(value).nbytes for value in values) > inline_limit_bytes:
         data_path = directory / f"{stem}.onnx_data"
@@ -74,7 +84,8 @@ def save_graph(
         file.write(proto.SerializeToString(deterministic=True))
     if data_path is None:
         progress(1, 1, f"wrote {stem}.onnx")
-    return SavedGraph(graph=graph_path, data=data_path)
+    shared = None if share_with is None else share_with.data
+    return SavedGraph(graph=graph_path, data=data_path, shared=shared)
 
 
 def _write_external(values: list[ir.Value], path: Path, progress: Progress) -> None:
@@ -87,7 +98,7 @@ def _write_external(values: list[ir.Value], path: Path, progress: Progress) -> N
             padding = -offset % ALIGNMENT_BYTES
             file.write(bytes(padding))
             offset += padding
-            for piece in _pieces(tensor):
+            for piece in pieces(tensor):
                 file.write(piece.data)
             written = file.tell() - offset
             assert written == tensor.nbytes, f"{tensor.name}: {written} of {tensor.nbytes} bytes"
@@ -100,13 +111,6 @@ def _write_external(values: list[ir.Value], path: Path, progress: Progress) -> N
                 name=tensor.name or "",
             )
     progress(len(values), len(values), f"wrote {path.name}")
-
-
-def _pieces(tensor: ir.TensorProtocol) -> Iterator[np.ndarray]:
-    if isinstance(tensor, StreamedTensor):
-        yield from tensor.chunks()
-    else:
-        yield np.frombuffer(tensor.tobytes(), dtype=np.uint8)
 
 
 def _tensor(value: ir.Value) -> ir.TensorProtocol:

@@ -4,6 +4,7 @@ The decoder asks a `LinearEmitter` for each of its linears. `PlainLinear` writes
 encoder of quantized weights writes MatMulNBits for the layers it holds and passes the rest on.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +33,24 @@ class LinearEmitter(Protocol):
     def __call__(self, graph: GraphBuilder, x: ir.Value, linear: LinearSpec) -> ir.Value:
         """[..., in] -> [..., out]."""
         ...
+
+
+class LinearJoiner(Protocol):
+    """Writes several linear layers of the same input as one, where their encoding allows it."""
+
+    def __call__(
+        self, graph: GraphBuilder, x: ir.Value, name: str, linears: Sequence[LinearSpec]
+    ) -> ir.Value | None:
+        """[..., in] -> [..., sum of outs], or None: then they are written one by one."""
+        ...
+
+
+def never_join(
+    graph: GraphBuilder, x: ir.Value, name: str, linears: Sequence[LinearSpec]
+) -> ir.Value | None:
+    """The joiner of encodings that write every layer by itself."""
+    del graph, x, name, linears
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
