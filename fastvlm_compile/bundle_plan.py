@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from fastvlm_compile.bundle.assemble import BundlePlan, Part, VariantPlan
-from fastvlm_compile.bundle.layout import GOLDENS, coreml_folder
+from fastvlm_compile.bundle.layout import GOLDENS, coreml_folder, quantized_goldens
 from fastvlm_compile.bundle.manifest import InputContract, Provenance
 from fastvlm_compile.code_digest import CodeReader
 from fastvlm_compile.judging import Judgement
@@ -19,12 +19,13 @@ from fastvlm_compile.key import canonical_json
 from fastvlm_compile.plan import (
     CHECKPOINT,
     GOLDEN,
-    ONNX_GRAPHS,
     TORCH_WEIGHTS,
     WEIGHTS,
     coreml_parts,
+    onnx_graph_stages,
 )
-from fastvlm_compile.recipe import CoreMLTarget, Recipe
+from fastvlm_compile.plan_variants import onnx_graphs, parts_of
+from fastvlm_compile.recipe import CoreMLTarget, Recipe, Targets, quantization_of
 from fastvlm_compile.runner import Finished
 from fastvlm_compile.structure import to_plain
 from fastvlm_compile.verdict import Artifact
@@ -86,22 +87,32 @@ def plan_bundle(
         variants=tuple(_variants(recipe, parts, judgement, checkpoint)),
         provenance=_provenance(recipe, finished),
         private_paths=private_paths,
+        quantizations=_quantizations(recipe, artifacts),
     )
 
 
 def _parts(
     recipe: Recipe, artifacts: Mapping[str, Artifact], judgement: Judgement
 ) -> Iterator[Part]:
-    if recipe.targets.onnx is not None:
-        for graph in ONNX_GRAPHS:
-            for source in sorted(artifacts[f"onnx.{graph}"].folder.iterdir()):
+    from validation.package_outputs import OUTPUTS_FILE
+
+    targets = recipe.targets
+    if targets.onnx is not None:
+        for stage in onnx_graph_stages(targets.onnx):
+            for source in sorted(artifacts[stage].folder.iterdir()):
                 yield Part(path=f"onnx/{source.name}", source=source)
-    if recipe.targets.coreml is not None:
-        yield from _coreml_parts(recipe.targets.coreml, artifacts)
-    if recipe.targets.torch is not None:
+    if targets.coreml is not None:
+        yield from _coreml_parts(targets.coreml, artifacts)
+    if targets.mlx is not None:
+        for variant in targets.mlx.variants:
+            yield Part(path=f"mlx/{variant}", source=artifacts[f"mlx.{variant}"].folder)
+    if targets.torch is not None:
         yield Part(path="torch", source=artifacts[TORCH_WEIGHTS].folder)
     if recipe.goldens.ship:
         yield Part(path=GOLDENS, source=artifacts[GOLDEN].folder)
+        for name in targets.measured().get("reference", ()):
+            outputs = artifacts[f"parity.reference.{name}"].folder / OUTPUTS_FILE
+            yield Part(path=f"{quantized_goldens(name)}/{OUTPUTS_FILE}", source=outputs)
     for path in (judgement.json_path, judgement.markdown_path):
         yield Part(path=f"reports/{path.name}", source=path)
 
@@ -117,39 +128,73 @@ def _coreml_parts(target: CoreMLTarget, artifacts: Mapping[str, Artifact]) -> It
 def _variants(
     recipe: Recipe, parts: tuple[Part, ...], judgement: Judgement, checkpoint: "Checkpoint"
 ) -> Iterator[VariantPlan]:
-    from reference.checkpoint.names import VISION_PREFIX
-
-    targets = recipe.targets
-    num_all = _num_weights(checkpoint, "")
-    built: list[tuple[str, str, tuple[str, ...], int]] = []
-    if targets.onnx is not None:
-        files = tuple(part.path for part in parts if part.path.startswith("onnx/"))
-        built += [("onnx", variant, files, num_all) for variant in targets.onnx.variants]
-    if targets.coreml is not None:
-        whole = targets.coreml.language is not None
-        num_weights = num_all if whole else _num_weights(checkpoint, VISION_PREFIX)
-        for precision in targets.coreml.precisions:
-            files = _files_in(parts, coreml_folder(targets.coreml.ship, precision))
-            shipped = precision in targets.coreml.ship
-            built.append(("coreml", precision, files if shipped else (), num_weights))
-    if targets.torch is not None:
-        built.append(("torch", _TORCH_VARIANT, ("torch",), num_all))
-    for target, variant, files, num_weights in built:
-        rows = (row for row in judgement.rows if (row.target, row.variant) == (target, variant))
+    for target, variants in recipe.targets.measured().items():
+        for variant in variants:
+            rows = (row for row in judgement.rows if (row.target, row.variant) == (target, variant))
+            yield VariantPlan(
+                target=target,
+                variant=variant,
+                files=_files_of(recipe.targets, parts, target, variant),
+                num_weights=_num_weights(checkpoint, _prefix_of(recipe.targets, target)),
+                gates=tuple(rows),
+                quantization=quantization_of(target, variant) or "",
+            )
+    if recipe.targets.torch is not None:
         yield VariantPlan(
-            target=target,
-            variant=variant,
-            files=files,
-            num_weights=num_weights,
-            gates=tuple(rows),
+            target="torch",
+            variant=_TORCH_VARIANT,
+            files=("torch",),
+            num_weights=_num_weights(checkpoint, ""),
+            gates=(),
         )
 
 
-def _files_in(parts: tuple[Part, ...], folder: str) -> tuple[str, ...]:
-    """Paths of the parts right in a folder."""
-    return tuple(
-        part.path for part in parts if PurePosixPath(part.path).parent.as_posix() == folder
-    )
+def _files_of(
+    targets: Targets, parts: tuple[Part, ...], target: str, variant: str
+) -> tuple[str, ...]:
+    """What of the bundle a variant consists of; nothing where it was only measured."""
+    if target == "onnx":
+        graphs = onnx_graphs(variant)
+        return tuple(part.path for part in _in_folder(parts, "onnx") if _stem(part.path) in graphs)
+    if target == "mlx":
+        return (f"mlx/{variant}",)
+    if target == "coreml" and targets.coreml is not None and variant in targets.coreml.ship:
+        folder = coreml_folder(targets.coreml.ship, variant)
+        return tuple(part.path for part in _in_folder(parts, folder))
+    return ()
+
+
+def _prefix_of(targets: Targets, target: str) -> str:
+    """Of the names of the tensors that a target holds."""
+    from reference.checkpoint.names import VISION_PREFIX
+
+    tower_alone = targets.coreml is not None and targets.coreml.language is None
+    return VISION_PREFIX if target == "coreml" and tower_alone else ""
+
+
+def _quantizations(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, dict[str, str]]:
+    """Tensor by tensor, how it is stored."""
+    from fastvlm_compile.quantize.scheme import describe
+    from fastvlm_compile.quantize.weights_file import open_quantized
+
+    found = {}
+    for each in recipe.targets.quantized():
+        stages = parts_of(each.target, each.variant).values()
+        entries = open_quantized(*(artifacts[stage].folder for stage in stages)).entries
+        found[each.quantization] = {
+            tensor: f"{describe(entry.scheme)}, {entry.method}" for tensor, entry in entries.items()
+        }
+    return found
+
+
+def _stem(path: str) -> str:
+    """`onnx/embed_tokens_q4.onnx_data` -> `embed_tokens_q4`."""
+    return PurePosixPath(path).name.partition(".")[0]
+
+
+def _in_folder(parts: tuple[Part, ...], folder: str) -> Iterator[Part]:
+    """The parts right in a folder."""
+    return (part for part in parts if PurePosixPath(part.path).parent.as_posix() == folder)
 
 
 def _num_weights(checkpoint: "Checkpoint", prefix: str) -> int:

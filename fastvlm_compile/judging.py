@@ -8,10 +8,12 @@ from fastvlm_compile.durable import refusals
 from fastvlm_compile.errors import GateError, StoreError
 from fastvlm_compile.store import Store
 from fastvlm_compile.verdict import Artifact
+from validation.compression_table import compression_table
 from validation.error_table import error_table
 from validation.gate_table import markdown_table, summary, terminal_table
 from validation.gates import Gate, GateRow, judge
 from validation.parity_file import ParityReport, read_parity, write_parity
+from validation.quantized_variants import QuantizedVariant
 
 PARITY_FILE = "parity.json"
 
@@ -48,6 +50,7 @@ def judge_gates(
     artifacts: Mapping[str, Artifact],
     *,
     recipe: str,
+    quantized: tuple[QuantizedVariant, ...],
     store: Store,
 ) -> Judgement:
     """Judge every gate and write the report, whatever the verdicts are.
@@ -57,6 +60,7 @@ def judge_gates(
         parity_stages: names of the artifacts that hold a `parity.json`.
         artifacts: of the build.
         recipe: name of the folder that the report goes to.
+        quantized: variants whose error has a share of compression.
         store: takes the report.
     """
     measurements = tuple(
@@ -74,7 +78,11 @@ def judge_gates(
         aside = folder / f".{PARITY_FILE}"
         write_parity(aside, report)
         aside.rename(judgement.json_path)
-        sections = (markdown_table(report.gates), error_table(measurements))
+        sections = (
+            markdown_table(report.gates),
+            compression_table(measurements, quantized),
+            error_table(measurements),
+        )
         text = "\n".join((f"# Parity of {recipe}\n", *filter(None, sections)))
         store.disk.write(judgement.markdown_path, text.encode())
     return judgement

@@ -63,6 +63,7 @@ def build(request: BuildRequest, reporter: Reporter) -> BuildResult:
             parity_stages(recipe),
             finished.artifacts,
             recipe=recipe.name,
+            quantized=recipe.targets.quantized(),
             store=store,
         )
         refuse_failures(judgement)

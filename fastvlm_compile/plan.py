@@ -3,6 +3,14 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from fastvlm_compile.plan_variants import (
+    coreml_compressed,
+    mlx_stages,
+    onnx_towers,
+    onnx_variant,
+    onnx_vision_stage,
+    quantized_stages,
+)
 from fastvlm_compile.recipe import CoreMLLanguage, CoreMLTarget, OnnxTarget, Precision, Recipe
 from fastvlm_compile.stage import Plan, Source, Stage
 from fastvlm_compile.stages.checkpoint import (
@@ -36,20 +44,27 @@ _COREML_TOOLS = (*_MODEL_TOOLS, "coremltools")
 # Config field -> recipe key, to tell a changed key by the name that the user knows.
 _SYNTHETIC_KEYS = {name: f"checkpoint.synthetic.{name}" for name in ("size", "seed", "layout")}
 _IMAGE_KEYS = {"image_size": "image.size", "fit": "image.fit", "image_position": "image.position"}
+_QUANTIZATION_KEYS = {
+    "mixed_bits": "quantization.mixed_bits",
+    "max_questions": "goldens.variant_questions",
+}
 _GOLDEN_KEYS = {
     name: f"goldens.{name}"
     for name in ("scenes", "photographs", "prompts", "max_new_tokens", "task_questions")
 }
-_ONNX_KEYS = {name: f"targets.onnx.{name}" for name in ("logits", "opset")}
+_ONNX_KEYS = {name: f"targets.onnx.{name}" for name in ("logits", "opset", "share_tied")}
+_FILL_KEYS = {"context_to_fill": "goldens.fill_context"}
 _COREML_KEYS = {
     name: f"targets.coreml.language.{name}" for name in ("prefill_chunk", "max_chunk_mb")
-}
+} | {"image_sizes": "targets.coreml.image_sizes"}
 _RECIPE_KEYS = {
     **_SYNTHETIC_KEYS,
     **_IMAGE_KEYS,
     **_GOLDEN_KEYS,
+    **_FILL_KEYS,
     **_ONNX_KEYS,
     **_COREML_KEYS,
+    **_QUANTIZATION_KEYS,
     "context_length": "context_length",
 }
 
@@ -73,7 +88,7 @@ def make_plan(recipe: Recipe, *, weights: Path | None) -> Plan:
 
 def parity_stages(recipe: Recipe) -> tuple[str, ...]:
     """The stages whose `parity.json` the gates are judged over, in the order of the report."""
-    variants = recipe.targets.variants().items()
+    variants = recipe.targets.measured().items()
     return tuple(f"parity.{target}.{name}" for target, names in variants for name in names)
 
 
@@ -88,10 +103,14 @@ def _stages(recipe: Recipe, *, synthetic: bool) -> Iterator[Stage]:
         tools=("tokenizers",),
     )
     yield _golden(recipe)
+    if recipe.quantization is not None and recipe.targets.quantized():
+        yield from quantized_stages(recipe, recipe.quantization)
     if recipe.targets.onnx is not None:
         yield from _onnx(recipe, recipe.targets.onnx)
     if recipe.targets.coreml is not None:
         yield from _coreml(recipe, recipe.targets.coreml)
+    if recipe.targets.mlx is not None:
+        yield from mlx_stages(recipe, recipe.targets.mlx)
     if recipe.targets.torch is not None:
         yield Stage(
             name=TORCH_WEIGHTS,
@@ -128,13 +147,37 @@ def _golden(recipe: Recipe) -> Stage:
             prompts=goldens.prompts,
             max_new_tokens=goldens.max_new_tokens,
             task_questions=goldens.task_questions,
+            context_to_fill=recipe.context_length if goldens.fill_context else 0,
+            image_sizes=_image_sizes(recipe),
         ),
         inputs={"weights": WEIGHTS, "checkpoint": CHECKPOINT},
         tools=(*_MODEL_TOOLS, "pillow", "tokenizers", "scikit-image"),
     )
 
 
+def _image_sizes(recipe: Recipe) -> tuple[int, ...]:
+    """What the Core ML packages take beside `image.size`."""
+    return () if recipe.targets.coreml is None else recipe.targets.coreml.image_sizes
+
+
 def _onnx(recipe: Recipe, target: OnnxTarget) -> Iterator[Stage]:
+    if "fp32" in target.variants:
+        yield from _onnx_fp32(recipe, target)
+    yield from onnx_towers(recipe, target)
+    for variant in target.variants:
+        if variant != "fp32":
+            yield from onnx_variant(recipe, target, variant)
+
+
+def onnx_graph_stages(target: OnnxTarget) -> tuple[str, ...]:
+    """The stages whose files are the graphs of a bundle."""
+    plain = [f"onnx.{graph}" for graph in ONNX_GRAPHS] if "fp32" in target.variants else []
+    smaller = [variant for variant in target.variants if variant != "fp32"]
+    towers = dict.fromkeys(onnx_vision_stage(variant) for variant in smaller)
+    return (*plain, *towers, *(f"onnx.language.{variant}" for variant in smaller))
+
+
+def _onnx_fp32(recipe: Recipe, target: OnnxTarget) -> Iterator[Stage]:
     configs: Mapping[str, object] = {
         "vision_encoder": OnnxVisionConfig(image_size=recipe.image.size, opset=target.opset),
         "embed_tokens": OnnxEmbedConfig(opset=target.opset),
@@ -148,18 +191,17 @@ def _onnx(recipe: Recipe, target: OnnxTarget) -> Iterator[Stage]:
             inputs={"weights": WEIGHTS, "checkpoint": CHECKPOINT},
             tools=_ONNX_TOOLS,
         )
-    for variant in target.variants:
-        yield Stage(
-            name=f"parity.onnx.{variant}",
-            function=f"{_STAGES}.parity:onnx",
-            config=OnnxParityConfig(variant=variant, logits=target.logits),
-            inputs={
-                "golden": GOLDEN,
-                "checkpoint": CHECKPOINT,
-                **{graph: f"onnx.{graph}" for graph in ONNX_GRAPHS},
-            },
-            tools=("onnxruntime", "numpy", "pillow", "tokenizers"),
-        )
+    yield Stage(
+        name="parity.onnx.fp32",
+        function=f"{_STAGES}.parity:onnx",
+        config=OnnxParityConfig(variant="fp32", logits=target.logits),
+        inputs={
+            "golden": GOLDEN,
+            "checkpoint": CHECKPOINT,
+            **{graph: f"onnx.{graph}" for graph in ONNX_GRAPHS},
+        },
+        tools=("onnxruntime", "numpy", "pillow", "tokenizers"),
+    )
 
 
 def coreml_parts(target: CoreMLTarget) -> tuple[str, ...]:
@@ -172,7 +214,11 @@ def _coreml(recipe: Recipe, target: CoreMLTarget) -> Iterator[Stage]:
         yield _coreml_part(
             f"coreml.vision.{precision}",
             "coreml:vision",
-            CoreMLVisionConfig(image_size=recipe.image.size, precision=precision),
+            CoreMLVisionConfig(
+                image_size=recipe.image.size,
+                image_sizes=_image_sizes(recipe),
+                precision=precision,
+            ),
         )
         if target.language is not None:
             yield from _coreml_language(recipe, target.language, precision)
@@ -182,7 +228,7 @@ def _coreml(recipe: Recipe, target: CoreMLTarget) -> Iterator[Stage]:
         yield Stage(
             name=f"parity.coreml.{precision}",
             function=f"{_STAGES}.parity:coreml",
-            config=CoreMLParityConfig(precision=precision),
+            config=CoreMLParityConfig(variant=precision, precision=precision),
             inputs={
                 "golden": GOLDEN,
                 "checkpoint": CHECKPOINT,
@@ -191,6 +237,8 @@ def _coreml(recipe: Recipe, target: CoreMLTarget) -> Iterator[Stage]:
             },
             tools=("coremltools", "torch", "numpy", "safetensors", "tokenizers"),
         )
+    for variant in target.compressed:
+        yield from coreml_compressed(recipe, variant, coreml_parts(target))
 
 
 def _coreml_language(
@@ -199,7 +247,9 @@ def _coreml_language(
     yield _coreml_part(
         f"coreml.projector.{precision}",
         "coreml_language:projector",
-        CoreMLProjectorConfig(image_size=recipe.image.size, precision=precision),
+        CoreMLProjectorConfig(
+            image_size=recipe.image.size, image_sizes=_image_sizes(recipe), precision=precision
+        ),
     )
     yield _coreml_part(
         f"coreml.embedding.{precision}",

@@ -1,26 +1,40 @@
 """What to build: the typed form of `recipes/*.yaml`, which `recipes/tiny.yaml` explains."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastvlm_compile.errors import RecipeError
-from fastvlm_compile.structure import Rule, find, nearest, read
-from fastvlm_compile.yaml_source import MappingNode, load_tree
+from fastvlm_compile.quantize.presets import PRESETS
+from fastvlm_compile.structure import Rule
 from reference.errors import UserError
 from validation.gates import Gate
+from validation.quantized_variants import QuantizedVariant
 
 SCHEMA = 1
 
 Text = Annotated[str, Rule(holds=lambda value: bool(value.strip()), expected="a text")]
 Count = Annotated[int, Rule(holds=lambda value: value >= 1, expected="a whole number above 0")]
 CountOrNone = Annotated[int, Rule(holds=lambda value: value >= 0, expected="a whole number from 0")]
+FurtherSize = Annotated[
+    int,
+    Rule(
+        holds=lambda n: 256 <= n <= 1024 and n % 64 == 0,
+        expected="a multiple of 64 from 256 to 1024",
+    ),
+]
 Precision = Literal["float16", "float32"]
+OnnxVariant = Literal["fp32", "fp16", "int8", "int4", "int4-fast", "mixed"]
+Compressed = Literal["int8", "int4", "int4-fast", "lut4", "lut6", "mixed"]
+CoreMLVariant = Literal[Precision, Compressed]
+MlxVariant = Literal["fp16", "int8", "int4", "int4-fast", "mixed"]
+
+_GRAPHS = ("vision_encoder", "embed_tokens", "decoder")
 
 COMPONENTS = {
-    "onnx": ("vision_encoder", "embed_tokens", "decoder", "end_to_end"),
+    "reference": ("vision", "projector", "vision_encoder", "embedding", "decoder", "end_to_end"),
+    "onnx": (*_GRAPHS, *(f"{name}_conversion" for name in _GRAPHS), "end_to_end"),
+    "mlx": (*_GRAPHS, *(f"{name}_conversion" for name in _GRAPHS), "end_to_end"),
     "coreml": (
         "vision",
         "vision_precision",
@@ -32,7 +46,7 @@ COMPONENTS = {
         "end_to_end",
     ),
 }
-"""What can be measured of each target."""
+"""What can be measured of each target; `reference` is PyTorch with the quantized weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +100,11 @@ class GoldenPlan:
     max_new_tokens: Count
     task_questions: CountOrNone
     """Held-out questions with a known answer; 0 for a model that was not trained on the scenes."""
+    variant_questions: CountOrNone = 0
+    """Of these, how many MLX and each compressed Core ML variant answer: they are slow here, and
+    the reference with the same weights answers all."""
+    fill_context: bool = False
+    """Whether one more prompt takes all positions, so that the decoder's last ones are tested."""
     ship: bool = False
     """Whether they go into the bundle, so that `validate` can measure it on another machine."""
 
@@ -94,10 +113,13 @@ class GoldenPlan:
 class OnnxTarget:
     """ONNX graphs for onnxruntime and transformers.js."""
 
-    variants: tuple[Literal["fp32"], ...]
+    variants: tuple[OnnxVariant, ...]
     logits: Literal["last", "full"]
     opset: Literal[20, 21]
     """20 has the exact GELU as one operator; the runtime of transformers.js ends at 21."""
+    share_tied: bool = False
+    """Whether `embed_tokens` of a quantized variant reads the decoder's file where the head is the
+    same tensor. onnxruntime can; in a browser a graph finds no file but its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,11 +143,22 @@ class CoreMLTarget:
     """The model as Core ML packages: the vision tower, and the rest if `language` is given."""
 
     precisions: tuple[Precision, ...]
-    """What is built and measured."""
-    ship: tuple[Precision, ...]
-    """What of it goes into the bundle."""
+    """What is converted and measured."""
+    compressed: tuple[Compressed, ...] = ()
+    """Variants of the float16 packages with quantized weights, measured too."""
+    ship: tuple[CoreMLVariant, ...]
+    """What of all these goes into the bundle."""
+    image_sizes: tuple[FurtherSize, ...] = ()
+    """What tower and projector take beside `image.size`, each in a function of its own."""
     language: CoreMLLanguage | None = None
     """None for the vision tower alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlxTarget:
+    """Weights for MLX, in the layout of mlx-vlm."""
+
+    variants: tuple[MlxVariant, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +172,7 @@ class Targets:
 
     onnx: OnnxTarget | None = None
     coreml: CoreMLTarget | None = None
+    mlx: MlxTarget | None = None
     torch: TorchTarget | None = None
 
     def variants(self) -> dict[str, tuple[str, ...]]:
@@ -147,13 +181,48 @@ class Targets:
         if self.onnx is not None:
             built["onnx"] = self.onnx.variants
         if self.coreml is not None:
-            built["coreml"] = self.coreml.precisions
+            built["coreml"] = (*self.coreml.precisions, *self.coreml.compressed)
+        if self.mlx is not None:
+            built["mlx"] = self.mlx.variants
         return built
+
+    def measured(self) -> dict[str, tuple[str, ...]]:
+        """`variants`, and under `reference` the quantizations that they share."""
+        names = [each.quantization for each in self.quantized()]
+        reference = {"reference": tuple(dict.fromkeys(names))} if names else {}
+        return reference | self.variants()
+
+    def quantized(self) -> tuple[QuantizedVariant, ...]:
+        """Every variant that has a quantization."""
+        return tuple(
+            QuantizedVariant(target=target, variant=variant, quantization=name)
+            for target, variants in self.variants().items()
+            for variant in variants
+            if (name := quantization_of(target, variant)) is not None
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Inputs whose activations guide the quantization; none of them is among the goldens."""
+
+    scenes: CountOrNone
+    photographs: CountOrNone
+    prompts: tuple[Text, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """How the quantized variants come to be."""
+
+    calibration: Calibration
+    mixed_bits: Annotated[float, Rule(holds=lambda n: 2 <= n <= 8, expected="2 to 8 bits")] = 0
+    """Bits per weight, at most, of the language model in the variant `mixed`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A whole recipe. Read one with `load_recipe`."""
+    """A whole recipe. Read one with `recipe_file.load_recipe`."""
 
     schema: int
     name: Annotated[
@@ -169,126 +238,32 @@ class Recipe:
     image: ImageContract
     context_length: Count
     goldens: GoldenPlan
+    quantization: Quantization | None = None
     targets: Targets
     gates: tuple[Gate, ...]
 
 
 def components_of(targets: Targets, target: str, variant: str) -> tuple[str, ...]:
-    """What is measured of a variant: without `language` the tower alone, and what precision costs
-    only where there is less than float32."""
+    """What is measured of a variant: without `language` the tower alone, and an error is split
+    only where it has parts."""
     names = COMPONENTS[target]
-    if target != "coreml":
-        return names
-    if targets.coreml is None or targets.coreml.language is None:
+    if target == "coreml" and (targets.coreml is None or targets.coreml.language is None):
         names = tuple(name for name in names if name.startswith("vision"))
     if variant == "float32":
         names = tuple(name for name in names if not name.endswith("_precision"))
+    if quantization_of(target, variant) is None:
+        names = tuple(name for name in names if not name.endswith("_conversion"))
     return names
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Problem:
-    """A mistake that only the whole recipe shows, and the path of the key to point at."""
-
-    path: tuple[str | int, ...]
-    message: str
-    hint: str = ""
-
-
-def load_recipe(path: Path) -> Recipe:
-    """Read a recipe and everything it extends.
-
-    Raises:
-        RecipeError: `file:line:column: what was found, what was expected`.
-    """
-    tree = load_tree(path)
-    _check_schema(tree)
-    recipe = read(tree, Recipe)
-    for problem in _problems(recipe):
-        raise RecipeError(f"{find(tree, problem.path)}: {problem.message}", hint=problem.hint)
-    return recipe
-
-
-def _check_schema(tree: MappingNode) -> None:
-    """First of all: the keys of another schema would only give misleading messages."""
-    entry = tree.entries.get("schema")
-    if entry is None:
-        raise RecipeError(
-            f"{tree.place}: the key `schema` is missing", hint=f"write `schema: {SCHEMA}`"
-        )
-    if read(entry.node, int) != SCHEMA:
-        raise RecipeError(
-            f"{entry.node.place}: schema: this program reads schema {SCHEMA} only",
-            hint="use the version of fastvlm-compile that the recipe was written for",
-        )
-
-
-def _problems(recipe: Recipe) -> Iterator[_Problem]:
-    targets = recipe.targets
-    if targets == Targets():
-        yield _Problem(path=("targets",), message="targets: found none, expected at least one")
-    for target, variants in targets.variants().items():
-        key = {"onnx": "variants", "coreml": "precisions"}[target]
-        path: tuple[str | int, ...] = ("targets", target, key)
-        if not variants:
-            yield _Problem(path=path, message=f"targets.{target}.{key}: found an empty list")
-        if len(set(variants)) != len(variants):
-            yield _Problem(path=path, message=f"targets.{target}.{key}: a name is given twice")
-    if targets.coreml is not None:
-        yield from _coreml_problems(targets.coreml, context_length=recipe.context_length)
-    for index, gate in enumerate(recipe.gates):
-        yield from _gate_problems(index, gate, targets)
-
-
-def _coreml_problems(target: CoreMLTarget, *, context_length: int) -> Iterator[_Problem]:
-    at = ("targets", "coreml")
-    for index, precision in enumerate(target.ship):
-        if precision not in target.precisions:
-            yield _Problem(
-                path=(*at, "ship", index),
-                message=f"targets.coreml.ship: {precision} is not built",
-                hint=f"built: {', '.join(target.precisions)}",
-            )
-    if len(set(target.ship)) != len(target.ship):
-        yield _Problem(path=(*at, "ship"), message="targets.coreml.ship: a name is given twice")
-    if target.language is not None and target.language.prefill_chunk > context_length:
-        yield _Problem(
-            path=(*at, "language", "prefill_chunk"),
-            message=f"targets.coreml.language.prefill_chunk: {target.language.prefill_chunk} "
-            f"positions do not fit into the context_length, {context_length}",
-        )
-
-
-def _gate_problems(index: int, gate: Gate, targets: Targets) -> Iterator[_Problem]:
-    at = f"gates[{index}]"
-    built = targets.variants()
-    if gate.target not in COMPONENTS:
-        yield _Problem(
-            path=("gates", index, "target"),
-            message=f"{at}.target: unknown target `{gate.target}`",
-            hint=nearest(gate.target, COMPONENTS),
-        )
-    elif gate.variant not in built.get(gate.target, ()):
-        yield _Problem(
-            path=("gates", index, "variant"),
-            message=f"{at}.variant: the targets do not build `{gate.variant}` of {gate.target}",
-            hint=f"built: {', '.join(built.get(gate.target, ())) or 'nothing of this target'}",
-        )
-    elif gate.component not in COMPONENTS[gate.target]:
-        yield _Problem(
-            path=("gates", index, "component"),
-            message=f"{at}.component: {gate.target} has no component `{gate.component}`",
-            hint=nearest(gate.component, COMPONENTS[gate.target]),
-        )
-    elif gate.component not in components_of(targets, gate.target, gate.variant):
-        yield _Problem(
-            path=("gates", index, "component"),
-            message=f"{at}.component: there is no `{gate.component}` of {gate.target} "
-            f"{gate.variant} in this recipe",
-            hint="known: " + ", ".join(components_of(targets, gate.target, gate.variant)),
-        )
-    if not gate.why.strip():
-        yield _Problem(
-            path=("gates", index, "why"),
-            message=f"{at}.why: found nothing, expected the reason for this threshold",
-        )
+def quantization_of(target: str, variant: str) -> str | None:
+    """The name of the quantization whose tensors a variant encodes; None where nothing is."""
+    if variant == "mixed":
+        return "mixed" if target == "onnx" else f"mixed-{target}"
+    found = [
+        quantization.name
+        for name, preset in PRESETS.items()
+        for holder, quantization in preset.quantizations.items()
+        if (holder, name) == (target, variant)
+    ]
+    return found[0] if found else None

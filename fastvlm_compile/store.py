@@ -79,7 +79,8 @@ class Store:
         marker = self.root / "store.json"
         with refusals(StoreError, self.root):
             if not marker.is_file():
-                if any(self.root.glob("[!.]*")):
+                # Looked at again: another build may be making the store, its marker first.
+                if any(self.root.glob("[!.]*")) and not marker.is_file():
                     raise StoreError(
                         f"{self.root}: this folder is not empty and is no store",
                         hint="give `--store` a folder of its own",

@@ -32,7 +32,9 @@ from validation.runtimes.core_ml_executor import (
     open_packages,
 )
 from validation.runtimes.core_ml_vision import describe_package
+from validation.substituted_goldens import SubstitutedGoldens, projected
 from validation.tally import Tally
+from validation.task import ALL_QUESTIONS
 from validation.tensor_parity import Comparison, Tolerance
 
 NO_SIBLING = NoOutputs(reason="the float32 packages are not there to compare with")
@@ -44,12 +46,15 @@ class CoreMLParity:
 
     Attributes:
         tolerance: for the smallest passing tolerances.
-        sibling: what the float32 packages returned; used for float16 packages only.
+        sibling: what the float32 packages returned, or for compressed packages the reference with
+            the same quantized weights; used for float16 arithmetic only.
+        max_questions: of the goldens' task questions, the first so many.
         executor: finds what runs the packages.
     """
 
     tolerance: Tolerance
     sibling: PackageOutputs | NoOutputs = NO_SIBLING
+    max_questions: int = ALL_QUESTIONS
     executor: Callable[[Packages], Opened | NotRunnable] = open_packages
 
 
@@ -88,7 +93,10 @@ def measure_coreml(
             damaged.
         GoldenError: the goldens are damaged.
     """
-    problems = package_problems(describe_package(packages.vision), goldens.shape)
+    index = goldens.index
+    problems = package_problems(
+        describe_package(packages.vision), goldens.shape, further_sizes=index.image_sizes
+    )
     opened = config.executor(packages)
     if isinstance(opened, NotRunnable):
         return _only_described(packages, problems, opened.reason)
@@ -106,18 +114,33 @@ def measure_coreml(
         measure_decoder(comparison, opened.whole, run.component("decoder"))
         run.look_inside()  # before the many questions: looking takes time
         end_to_end = run.tally("end_to_end")
-        embeds = features_of(opened.whole, features, end_to_end)
+        asked = {name: rows for name, rows in features.items() if name in index.image_ids}
+        embeds = features_of(opened.whole, asked, end_to_end)
         checked = CheckedRuntime(opened.whole, goldens.shape)
         measure_generations(comparison, checked, end_to_end, embeds)
-        not_asked = measure_task(comparison, checked, end_to_end, tokenizer)
+        not_asked = measure_task(
+            comparison, checked, end_to_end, tokenizer, max_questions=config.max_questions
+        )
     steps.end()
     return Measured(measurements=(*run.measurements(), *not_asked), outputs=run.result())
+
+
+def dequantized_outputs(goldens: SubstitutedGoldens) -> PackageOutputs:
+    """What the reference with quantized weights returned, by the names of package outputs."""
+    index = goldens.index
+    images = (*index.image_ids, *(image.id for image in index.sized_images))
+    arrays = {f"vision/{name}": goldens.vision_features(name)[None] for name in images}
+    arrays |= {f"projector/{name}": goldens.array(projected(name))[None] for name in images}
+    arrays |= {f"decoder/{case.id}": goldens.logits(case) for case in index.cases}
+    return PackageOutputs(
+        executor="torch, quantized weights", executed_by_core_ml=False, arrays=arrays
+    )
 
 
 def _only_described(packages: Packages, problems: tuple[str, ...], reason: str) -> Measured:
     contract = Tally(
         target="coreml",
-        variant=packages.precision,
+        variant=packages.variant,
         component="vision",
         executor=NOTHING_EXECUTED,
     )
@@ -128,7 +151,8 @@ def _only_described(packages: Packages, problems: tuple[str, ...], reason: str) 
 
 def _num_steps(goldens: Goldens, packages: Packages) -> int:
     index = goldens.index
+    num_images = len(index.all_image_ids)
     if packages.whole is None:
-        return len(index.image_ids)
+        return num_images
     scenes = {question.scene_id for question in index.questions}
-    return 2 * len(index.image_ids) + 1 + 2 * len(index.cases) + len(scenes)
+    return 2 * num_images + 1 + 2 * len(index.cases) + len(scenes)

@@ -41,7 +41,7 @@ class Run:
     Attributes:
         packages: what is run.
         opened: what runs it.
-        sibling: what the float32 packages returned, for the variant float16.
+        sibling: what float16 arithmetic is compared with, see `CoreMLParity`.
         outputs: what these packages return.
     """
 
@@ -57,7 +57,7 @@ class Run:
         if component not in self._tallies:
             self._tallies[component] = Tally(
                 target="coreml",
-                variant=self.packages.precision,
+                variant=self.packages.variant,
                 component=component,
                 executor=self.opened.vision.executor,
                 executed_by_core_ml=self.opened.vision.executed_by_core_ml,
@@ -109,10 +109,12 @@ class Run:
         )
 
     def _comparable(self) -> PackageOutputs | NoOutputs:
-        """The float32 outputs, if they come from the same kind of executor."""
+        """The float32 outputs, if they come from the same kind of executor; a compressed variant is
+        compared with the reference instead, whoever executes it."""
         sibling = self.sibling
         if (
-            isinstance(sibling, PackageOutputs)
+            not self.packages.compressed
+            and isinstance(sibling, PackageOutputs)
             and sibling.executed_by_core_ml != self.opened.vision.executed_by_core_ml
         ):
             return NoOutputs(reason=f"the float32 packages ran elsewhere: {sibling.executor}")
@@ -135,7 +137,7 @@ def nothing_executed(packages: Packages, reason: str) -> Iterator[Measurement]:
     if packages.whole is not None:
         expected |= {"embedding": TENSOR_METRICS, "end_to_end": _ANSWER_METRICS}
     for name, metrics in expected.items():
-        tally = Tally(target="coreml", variant=packages.precision, component=name, executor="")
+        tally = Tally(target="coreml", variant=packages.variant, component=name, executor="")
         yield from tally.not_run(metrics, reason)
 
 

@@ -18,11 +18,11 @@ class DecoderContract:
 
     Attributes:
         logits: of the last position alone, or of all positions.
-        batched: whether two sequences may be given at once.
+        left_padding: whether sequences of different lengths may be given at once.
     """
 
     logits: Literal["last", "full"]
-    batched: bool
+    left_padding: bool
 
 
 def measure_decoder(
@@ -51,7 +51,7 @@ def measure_decoder(
                 problems = (*problems, *_row_problems(contract, rows, len(embeds)))
             if tally.structure(problems, case=str(where)):
                 compare_rows(comparison, tally, where, case=case, rows=rows)
-    if contract.batched:
+    if contract.left_padding:
         for first, second in list(pairwise(goldens.index.cases))[::2]:
             _measure_padded(comparison, decoder, tally, (first, second))
 

@@ -14,7 +14,7 @@ from validation.logit_metrics import first_difference
 from validation.measurement import Measurement
 from validation.runtimes.base import Floats, Runtime
 from validation.tally import Tally
-from validation.task import accuracy, answer_questions
+from validation.task import ALL_QUESTIONS, accuracy, answer_questions
 from validation.tensor_parity import Comparison, Where, add_logits
 
 TASK_METRICS = ("task_accuracy", "task_greedy_agreement", "task_accuracy_drop")
@@ -62,6 +62,8 @@ def measure_generations(
     goldens = comparison.goldens
     for case in goldens.index.cases:
         comparison.steps.begin(f"answer, {case.id}")
+        if not case.generated:
+            continue
         if failed := [name for name in case.image_ids if name not in image_features]:
             tally.structure((f"no features of {', '.join(failed)}",), case=case.id)
             continue
@@ -104,7 +106,12 @@ def _compare_logits(
 
 
 def measure_task(
-    comparison: Comparison, runtime: Runtime, tally: Tally, tokenizer: PromptTokenizer
+    comparison: Comparison,
+    runtime: Runtime,
+    tally: Tally,
+    tokenizer: PromptTokenizer,
+    *,
+    max_questions: int = ALL_QUESTIONS,
 ) -> tuple[Measurement, ...]:
     """Accuracy on held-out scene questions, and what was lost against the reference.
 
@@ -113,6 +120,7 @@ def measure_task(
         runtime: what computes.
         tally: of the component `end_to_end`, which gets the numbers.
         tokenizer: turns answers into text.
+        max_questions: the first so many alone are asked.
 
     Returns:
         Measurements that say why there are no numbers, where there are none.
@@ -120,8 +128,12 @@ def measure_task(
     goldens = comparison.goldens
     if not goldens.index.questions:
         return tally.not_run(TASK_METRICS, "the goldens hold no task questions")
+    if max_questions == 0:
+        return tally.not_run(TASK_METRICS, "the recipe asks this variant no task questions")
     try:
-        answered = answer_questions(runtime, goldens, tokenizer, comparison.steps)
+        answered = answer_questions(
+            runtime, goldens, tokenizer, comparison.steps, max_questions=max_questions
+        )
     except UserError as error:
         tally.structure((error.message,), case="task questions")
         return ()

@@ -25,6 +25,8 @@ class GoldenPlan:
         prompts: also asked once without an image and once about the first two images together.
         max_new_tokens: limit of the greedy answers.
         task_questions: held-out scene questions with known answers, several per scene.
+        context_to_fill: positions of a case that takes them all; 0 for no such case.
+        image_sizes: further sizes in pixels, in which the first and the plain image are kept too.
     """
 
     image_size: int
@@ -35,6 +37,8 @@ class GoldenPlan:
     prompts: tuple[str, ...]
     max_new_tokens: int
     task_questions: int
+    context_to_fill: int = 0
+    image_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +66,14 @@ class GoldenInputs:
     Attributes:
         plan: how it was chosen.
         images: by id, as they are before preprocessing.
+        sized_images: which of them are kept in which further sizes.
         cases: in the order of the file.
         task_scenes: held-out scenes with their questions.
     """
 
     plan: GoldenPlan
     images: dict[str, Image.Image]
+    sized_images: tuple[tuple[str, int], ...]
     cases: tuple[CaseInput, ...]
     task_scenes: tuple[TaskScene, ...]
 
@@ -106,7 +112,13 @@ def golden_inputs(plan: GoldenPlan) -> GoldenInputs:
     # Nothing to see: here the tower's variances are smallest, and a wrong epsilon shows.
     images["plain"] = Image.new("RGB", (64, 64), (128, 128, 128))
     return GoldenInputs(
-        plan=plan, images=images, cases=tuple(cases), task_scenes=_task_scenes(plan)
+        plan=plan,
+        images=images,
+        sized_images=tuple(
+            (name, size) for size in plan.image_sizes for name in (next(iter(images)), "plain")
+        ),
+        cases=tuple(cases),
+        task_scenes=_task_scenes(plan),
     )
 
 

@@ -12,13 +12,25 @@ from reference.preprocess import preprocess
 from reference.prompt import PromptTokenizer, encode_prompt
 from reference.session import TorchSession
 from validation.golden_file import write_goldens
+from validation.golden_filling import NUM_GIVEN, filling_ids
 from validation.golden_inputs import CaseInput, GoldenInputs, GoldenPlan, TaskScene
-from validation.goldens import MAX_LOGIT_VALUES, GoldenCase, GoldenContract, TaskQuestion
+from validation.goldens import (
+    MAX_LOGIT_VALUES,
+    GoldenCase,
+    GoldenContract,
+    SizedImage,
+    TaskQuestion,
+)
 from validation.model_shape import ModelShape
 from validation.progress import Progress, Steps
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from reference.fastvlm import FastVLM
+
+FILLING = "filling"
+"""Id of the case that fills the context."""
 
 _MAX_EMBEDDING_VALUES = 2_000_000  # 8 MB of float32: all of a tiny table, a sample of a large one
 
@@ -65,17 +77,24 @@ def run_reference(
         GenerationError: the reference itself gives logits that are not finite.
     """
     run = _Run(model=model, tokenizer=tokenizer, contract=_contract(inputs.plan, model, tokenizer))
-    steps = Steps(progress, len(inputs.images) + len(inputs.cases) + len(inputs.task_scenes))
+    steps = Steps(progress, _num_steps(inputs))
     for image_id, image in inputs.images.items():
         steps.begin(f"image {image_id}")
-        pixels = preprocess(image, size=inputs.plan.image_size, fit=inputs.plan.fit)
-        run.arrays[f"images/{image_id}/pixel_values"] = pixels
-        _run_vision(run, image_id)
+        _run_vision(run, image_id, image, inputs.plan.image_size)
+    sized_images = []
+    for image_id, size in inputs.sized_images:
+        sized = SizedImage(id=f"{image_id}@{size}", size=size)
+        steps.begin(f"image {sized.id}")
+        _run_vision(run, sized.id, inputs.images[image_id], size)
+        sized_images.append(sized)
     _keep_embedding(run)
     cases = []
     for case in inputs.cases:
         steps.begin(f"prompt {case.id}")
         cases.append(_run_case(run, case))
+    if inputs.plan.context_to_fill:
+        steps.begin("prompt that fills the context")
+        cases.append(_run_filling(run, inputs.plan))
     questions: list[TaskQuestion] = []
     for scene in inputs.task_scenes:
         steps.begin(f"questions about {scene.id}")
@@ -85,6 +104,7 @@ def run_reference(
         contract=run.contract,
         shape=model_shape(model, image_size=inputs.plan.image_size),
         image_ids=tuple(inputs.images),
+        sized_images=tuple(sized_images),
         cases=tuple(cases),
         questions=tuple(questions),
         arrays=run.arrays,
@@ -119,7 +139,14 @@ def _contract(plan: GoldenPlan, model: "FastVLM", tokenizer: PromptTokenizer) ->
     )
 
 
-def _run_vision(run: _Run, image_id: str) -> None:
+def _num_steps(inputs: GoldenInputs) -> int:
+    images, filling = len(inputs.images) + len(inputs.sized_images), inputs.plan.context_to_fill
+    return images + len(inputs.cases) + bool(filling) + len(inputs.task_scenes)
+
+
+def _run_vision(run: _Run, image_id: str, image: "Image", size: int) -> None:
+    pixels = preprocess(image, size=size, fit=run.contract.fit)
+    run.arrays[f"images/{image_id}/pixel_values"] = pixels
     features = run.model.vision_tower(run.pixels(image_id))
     run.arrays[f"images/{image_id}/vision_features"] = features[0].numpy()
     run.arrays[f"images/{image_id}/image_features"] = run.model.project(features)[0].numpy()
@@ -138,6 +165,28 @@ def _run_case(run: _Run, case: CaseInput) -> GoldenCase:
     prompt_ids = encode_prompt(case.prompt, run.tokenizer, num_images=len(case.image_ids))
     prompt = run.model.splice(torch.from_numpy(prompt_ids)[None], run.features(case.image_ids))
     token_ids = _greedy(run, prompt)
+    return _keep_case(run, case, prompt_ids, prompt, token_ids, generated=True)
+
+
+def _run_filling(run: _Run, plan: GoldenPlan) -> GoldenCase:
+    """A text that takes all positions of the context; its end stands for an answer."""
+    ids = filling_ids(plan.prompts, run.tokenizer, plan.context_to_fill)
+    prompt_ids, token_ids = ids[:-NUM_GIVEN], tuple(int(token) for token in ids[-NUM_GIVEN:])
+    prompt = run.model.embed(torch.from_numpy(prompt_ids)[None])
+    text = run.tokenizer.decode([int(token) for token in prompt_ids])
+    case = CaseInput(id=FILLING, prompt=text, image_ids=())
+    return _keep_case(run, case, prompt_ids, prompt, token_ids, generated=False)
+
+
+def _keep_case(
+    run: _Run,
+    case: CaseInput,
+    prompt_ids: np.ndarray,
+    prompt: torch.Tensor,
+    token_ids: tuple[int, ...],
+    *,
+    generated: bool,
+) -> GoldenCase:
     answer = run.model.embed(torch.tensor([token_ids], dtype=torch.long))
     embeds = torch.cat([prompt, answer], dim=1)
     logits, _ = run.model.language(embeds)
@@ -154,6 +203,7 @@ def _run_case(run: _Run, case: CaseInput) -> GoldenCase:
         first_logit=first_logit,
         token_ids=token_ids,
         answer=run.tokenizer.decode(token_ids),
+        generated=generated,
     )
 
 

@@ -10,6 +10,7 @@ greedy tokens make N = L + G; logits are kept after the last K of them:
 | `images/<id>/pixel_values` | f32 [3, S, S] | preprocessed image, 0..1 |
 | `images/<id>/vision_features` | f32 [T, C] | vision tower, before the projector |
 | `images/<id>/image_features` | f32 [T, H] | after the projector |
+| `images/<id>@<size>/...` | | the same three for images of a further size |
 | `embedding/ids`, `embedding/rows` | i64 [n], f32 [n, H] | rows of the embedding table |
 | `cases/<id>/prompt_ids` | i64 [P] | one -200 per image |
 | `cases/<id>/inputs_embeds` | f32 [N, H] | spliced prompt, then the greedy tokens embedded |
@@ -35,7 +36,7 @@ from validation.model_shape import ModelShape
 
 GOLDENS_JSON = "goldens.json"
 GOLDENS_ARRAYS = "goldens.safetensors"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 MAX_LOGIT_VALUES = 4_000_000
 """Kept logits per case: 16 MB of float32, 26 positions of Qwen2's vocabulary."""
@@ -86,6 +87,8 @@ class GoldenCase:
         first_logit: position of the first kept row of logits.
         token_ids: the answer without its end-of-turn token.
         answer: the answer as text.
+        generated: whether the answer is the reference's own. It is not where the prompt only
+            fills the context: then only the decoder is looked at.
     """
 
     id: str
@@ -95,6 +98,20 @@ class GoldenCase:
     first_logit: int
     token_ids: tuple[int, ...]
     answer: str
+    generated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizedImage:
+    """A golden image once more, in another size than the contract's.
+
+    Attributes:
+        id: "scene-0@512"; its arrays go by this name.
+        size: side of the square, pixels.
+    """
+
+    id: str
+    size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,9 +155,20 @@ class GoldenIndex:
     contract: GoldenContract
     shape: ModelShape
     image_ids: tuple[str, ...]
+    sized_images: tuple[SizedImage, ...]
     cases: tuple[GoldenCase, ...]
     questions: tuple[TaskQuestion, ...]
     arrays: Mapping[str, ArrayInfo]
+
+    @property
+    def all_image_ids(self) -> tuple[str, ...]:
+        """Images in the contract's size, then those of further sizes."""
+        return (*self.image_ids, *(image.id for image in self.sized_images))
+
+    @property
+    def image_sizes(self) -> tuple[int, ...]:
+        """Further sizes of images, besides the contract's."""
+        return tuple(dict.fromkeys(image.size for image in self.sized_images))
 
 
 class Goldens:

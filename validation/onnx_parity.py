@@ -1,6 +1,7 @@
 """The three ONNX graphs, run in onnxruntime, against the goldens."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from reference.prompt import PromptTokenizer
@@ -10,6 +11,7 @@ from validation.end_to_end_parity import measure_generations, measure_task
 from validation.goldens import Goldens
 from validation.measurement import Measurement
 from validation.progress import Progress, Steps
+from validation.runtimes.base import Floats
 from validation.runtimes.checked import CheckedRuntime
 from validation.runtimes.onnx_decoder import NotADecoderError
 from validation.runtimes.onnx_graph import OnnxGraph
@@ -23,6 +25,8 @@ from validation.signature import Signature, signature_problems
 from validation.tally import Tally
 from validation.tensor_parity import Comparison, Tolerance
 
+COMPONENTS = ("vision_encoder", "embed_tokens", "decoder")
+
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxParity:
@@ -32,11 +36,16 @@ class OnnxParity:
         variant: the name under which the measurements are filed.
         logits: what the decoder was built to return.
         tolerance: for the smallest passing tolerances.
+        left_padding: whether the decoder takes sequences of different lengths at once.
+        dequantized: what the reference with the same quantized weights returned; None where
+            nothing is quantized.
     """
 
     variant: str
     logits: Literal["last", "full"]
     tolerance: Tolerance
+    left_padding: bool = True
+    dequantized: Goldens | None = None
 
 
 def measure_onnx(
@@ -50,7 +59,8 @@ def measure_onnx(
     """Every component alone on golden inputs, then the whole from pixels to tokens.
 
     A component that breaks its contract or cannot run gives a failed structural measurement; the
-    others are measured all the same.
+    others are measured all the same. Where weights are quantized every component is measured once
+    more as `<component>_conversion`, against the reference with the same quantized weights.
 
     Raises:
         GraphError: a graph is missing or cannot be opened.
@@ -58,32 +68,46 @@ def measure_onnx(
     """
     index = goldens.index
     scenes = {question.scene_id for question in index.questions}
-    steps = Steps(progress, len(index.image_ids) + 1 + 2 * len(index.cases) + len(scenes))
-    tallies = {
-        component: Tally(
-            target="onnx", variant=config.variant, component=component, executor=runtime.executor
-        )
-        for component in ("vision_encoder", "embed_tokens", "decoder", "end_to_end")
-    }
-    shape = goldens.shape
+    passes = 1 if config.dequantized is None else 2
+    num_parts = len(index.image_ids) + 1 + len(index.cases)
+    steps = Steps(progress, passes * num_parts + len(index.cases) + len(scenes))
     comparison = Comparison(goldens=goldens, tolerance=config.tolerance, steps=steps)
-    _check(tallies["vision_encoder"], runtime.vision_graph, vision_encoder_signature(shape))
-    features = measure_vision_encoder(
-        comparison,
-        runtime,
-        tallies["vision_encoder"],
-        batched=_is_batched(runtime.vision_graph),
-    )
-    _check(tallies["embed_tokens"], runtime.embed_graph, embed_tokens_signature(shape))
-    measure_embed_tokens(comparison, runtime, tallies["embed_tokens"])
-    _measure_decoder(comparison, config, runtime, tallies["decoder"])
-    whole = tallies["end_to_end"]
-    checked = CheckedRuntime(runtime, shape)
+    tallies = _tallies(config, runtime, COMPONENTS)
+    features = _measure_components(comparison, config, runtime, tallies)
+    again: list[Tally] = []
+    if config.dequantized is not None:
+        again = _tallies(config, runtime, [f"{name}_conversion" for name in COMPONENTS])
+        quantized = replace(comparison, goldens=config.dequantized)
+        _measure_components(quantized, config, runtime, again)
+    (whole,) = _tallies(config, runtime, ["end_to_end"])
+    checked = CheckedRuntime(runtime, goldens.shape)
     measure_generations(comparison, checked, whole, features)
     not_run = measure_task(comparison, checked, whole, tokenizer)
     steps.end()
-    measured = (tally.measurements() for tally in tallies.values())
+    measured = (tally.measurements() for tally in (*tallies, *again, whole))
     return (*(each for group in measured for each in group), *not_run)
+
+
+def _tallies(config: OnnxParity, runtime: OnnxRuntime, components: Sequence[str]) -> list[Tally]:
+    return [
+        Tally(target="onnx", variant=config.variant, component=name, executor=runtime.executor)
+        for name in components
+    ]
+
+
+def _measure_components(
+    comparison: Comparison, config: OnnxParity, runtime: OnnxRuntime, tallies: Sequence[Tally]
+) -> dict[str, Floats]:
+    """The three graphs alone; returns the features of each image, for the whole's own answers."""
+    vision, embedding, decoder = tallies
+    shape = comparison.goldens.shape
+    _check(vision, runtime.vision_graph, vision_encoder_signature(shape))
+    batched = _is_batched(runtime.vision_graph)
+    features = measure_vision_encoder(comparison, runtime, vision, batched=batched)
+    _check(embedding, runtime.embed_graph, embed_tokens_signature(shape))
+    measure_embed_tokens(comparison, runtime, embedding)
+    _measure_decoder(comparison, config, runtime, decoder)
+    return features
 
 
 def _measure_decoder(
@@ -96,7 +120,9 @@ def _measure_decoder(
         return
     expected = decoder_signature(comparison.goldens.shape, logits=config.logits)
     _check(tally, decoder.graph, expected)
-    contract = DecoderContract(logits=config.logits, batched=_is_batched(decoder.graph))
+    contract = DecoderContract(
+        logits=config.logits, left_padding=config.left_padding and _is_batched(decoder.graph)
+    )
     measure_decoder(comparison, contract, decoder, tally)
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from reference.fastvlm import FastVLM
 
 TARGET = "reference"
+COMPONENTS = ("vision", "projector", "vision_encoder", "embedding", "decoder", "end_to_end")
+"""`vision_encoder` is tower and projector together."""
 
 
 def measure_reference(
@@ -48,19 +50,18 @@ def measure_reference(
         progress: told of every image, case and task scene.
 
     Returns:
-        Measurements of the components `vision`, `projector`, `embedding`, `decoder` and
-        `end_to_end`, and all outputs by the names of the goldens' arrays.
+        Measurements of `COMPONENTS`, and all outputs by the names of the goldens' arrays.
     """
     index = goldens.index
     runtime = TorchRuntime(model)
     scenes = {question.scene_id for question in index.questions}
-    steps = Steps(progress, len(index.image_ids) + 2 * len(index.cases) + len(scenes))
+    steps = Steps(progress, len(_images(goldens)) + 2 * len(index.cases) + len(scenes))
     arrays = dict(_run(model, goldens, steps))
     comparison = Comparison(goldens=goldens, tolerance=tolerance, steps=steps)
     substituted = SubstitutedGoldens(goldens, arrays)
     tallies = {
         name: Tally(target=TARGET, variant=variant, component=name, executor=runtime.executor)
-        for name in ("vision", "projector", "embedding", "decoder", "end_to_end")
+        for name in COMPONENTS
     }
     _compare_images(comparison, substituted, tallies)
     rows = goldens.array("embedding/rows"), substituted.array("embedding/rows")
@@ -88,13 +89,17 @@ def _compare_images(
     comparison: Comparison, substituted: Goldens, tallies: dict[str, Tally]
 ) -> None:
     goldens = comparison.goldens
-    for image_id in goldens.index.image_ids:
+    for image_id in _images(goldens):
         where = Where(case=image_id)
         pairs = {
             "vision": (goldens.vision_features(image_id), substituted.vision_features(image_id)),
             "projector": (
                 goldens.image_features(image_id),
                 substituted.array(projected(image_id)),
+            ),
+            "vision_encoder": (
+                goldens.image_features(image_id),
+                substituted.image_features(image_id),
             ),
         }
         for component, (reference, found) in pairs.items():
@@ -110,7 +115,7 @@ def _compare_images(
 
 @torch.inference_mode()
 def _run(model: "FastVLM", goldens: Goldens, steps: Steps) -> Iterator[tuple[str, Floats]]:
-    for image_id in goldens.index.image_ids:
+    for image_id in _images(goldens):
         steps.begin(f"image {image_id}")
         pixels = torch.from_numpy(goldens.pixel_values(image_id))[None]
         features = model.vision_tower(pixels)
@@ -123,6 +128,12 @@ def _run(model: "FastVLM", goldens: Goldens, steps: Steps) -> Iterator[tuple[str
     for case in goldens.index.cases:
         steps.begin(f"prompt {case.id}")
         yield f"cases/{case.id}/logits", _logits(model, goldens, case)
+
+
+def _images(goldens: Goldens) -> tuple[str, ...]:
+    """In the recipe's size and in further ones."""
+    index = goldens.index
+    return (*index.image_ids, *(image.id for image in index.sized_images))
 
 
 def _logits(model: "FastVLM", goldens: Goldens, case: GoldenCase) -> Floats:

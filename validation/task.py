@@ -42,23 +42,35 @@ def is_right(answer: str, question: TaskQuestion) -> bool:
     return answer.strip() == question.answer
 
 
+ALL_QUESTIONS = -1
+
+
 def answer_questions(
-    runtime: Runtime, goldens: Goldens, tokenizer: PromptTokenizer, steps: Steps
+    runtime: Runtime,
+    goldens: Goldens,
+    tokenizer: PromptTokenizer,
+    steps: Steps,
+    *,
+    max_questions: int = ALL_QUESTIONS,
 ) -> tuple[Answered, ...]:
-    """Answers every task question of the goldens, encoding each scene once.
+    """Answers the task questions of the goldens, encoding each scene once.
 
     Args:
         runtime: what computes.
         goldens: with task questions, those about one scene side by side.
         tokenizer: turns answers into text.
         steps: told of every scene.
+        max_questions: the first so many alone, or all of them.
 
     Raises:
         GenerationError: the runtime gives logits that are not finite.
     """
     contract = goldens.contract
     answered: list[Answered] = []
-    for scene_id, questions in groupby(goldens.index.questions, key=lambda q: q.scene_id):
+    asked = goldens.index.questions
+    if max_questions != ALL_QUESTIONS:
+        asked = asked[:max_questions]
+    for scene_id, questions in groupby(asked, key=lambda q: q.scene_id):
         steps.begin(f"questions about {scene_id}")
         image = goldens.task_image(scene_id)
         pixels = preprocess(image, size=contract.image_size, fit=contract.fit)

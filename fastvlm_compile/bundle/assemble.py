@@ -6,7 +6,7 @@ makes the files that consumers want at the root; `README.md` and `manifest.json`
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from fastvlm_compile.bundle.card import model_card
@@ -48,6 +48,8 @@ class VariantPlan:
     num_weights: int
     """Weights of the model that the files hold, each counted once."""
     gates: tuple[GateRow, ...]
+    quantization: str = ""
+    """Which of the plan's quantizations the files encode; empty for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,8 @@ class BundlePlan:
     provenance: Provenance
     private_paths: tuple[Path, ...]
     """Folders of this machine that no file may name: working folder, home, store, checkpoint."""
+    quantizations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Name -> tensor -> how it is stored and what chose its codes."""
 
 
 def assemble(plan: BundlePlan, out_dir: Path, *, disk: Disk | None = None) -> Path:
@@ -108,6 +112,7 @@ def assemble(plan: BundlePlan, out_dir: Path, *, disk: Disk | None = None) -> Pa
             variants=variants,
             provenance=plan.provenance,
             files=tuple(sorted(files, key=lambda file: file.path)),
+            quantizations=plan.quantizations,
         )
         write_file(manifest.to_bytes(), folder, MANIFEST_NAME, screen)
         disk.step(f"wrote {MANIFEST_NAME}")
@@ -157,6 +162,7 @@ def _measured(plan: VariantPlan, files: list[FileRecord]) -> Variant:
         size_bytes=size_bytes,
         bits_per_weight=round(8 * size_bytes / plan.num_weights, 3),
         gates=plan.gates,
+        quantization=plan.quantization,
     )
 
 

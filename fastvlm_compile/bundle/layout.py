@@ -7,16 +7,22 @@ from fastvlm_compile.bundle.manifest import Variant
 
 GOLDENS = "goldens"
 
-RuntimeName = Literal["onnxruntime", "torch", "ml_program", "coreml"]
+RuntimeName = Literal["onnxruntime", "torch", "ml_program", "coreml", "mlx"]
 TARGETS: dict[RuntimeName, str] = {
     "onnxruntime": "onnx",
     "torch": "torch",
     "ml_program": "coreml",
     "coreml": "coreml",
+    "mlx": "mlx",
 }
 """What can answer from a bundle, and the target that it needs."""
 
 _LANGUAGE = "language.json"
+
+
+def quantized_goldens(quantization: str) -> str:
+    """Where the outputs of the reference with quantized weights lie."""
+    return f"{GOLDENS}/quantized/{quantization}"
 
 
 def coreml_folder(shipped: Sequence[str], precision: str) -> str:

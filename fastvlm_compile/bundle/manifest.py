@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,6 +68,8 @@ class Variant:
     bits_per_weight: float
     """Bits of the files per weight of the model that they hold, so overhead counts."""
     gates: tuple[GateRow, ...]
+    quantization: str = ""
+    """Which of the manifest's quantizations the files encode; empty for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,8 @@ class Manifest:
     provenance: Provenance
     files: tuple[FileRecord, ...]
     """Every file of the bundle but the manifest, sorted by path."""
+    quantizations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Name -> tensor -> how it is stored and what chose its codes."""
 
     def to_bytes(self) -> bytes:
         """The file's content."""
@@ -106,6 +110,10 @@ class Manifest:
                 "tools": dict(sorted(self.provenance.tools.items())),
             },
             "files": [asdict(file) for file in self.files],
+            "quantizations": {
+                name: dict(sorted(tensors.items()))
+                for name, tensors in sorted(self.quantizations.items())
+            },
         }
         return render({**body, "digest": self_digest(body)})
 
@@ -162,6 +170,7 @@ def parse_manifest(content: bytes, *, source: str) -> Manifest:
             variants=tuple(_variant_from_json(entry) for entry in document["variants"]),
             provenance=Provenance(**document["provenance"]),
             files=tuple(FileRecord(**entry) for entry in document["files"]),
+            quantizations=document["quantizations"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{source}: not a bundle's manifest: {error!r}") from error
@@ -231,6 +240,7 @@ def _variant_to_json(variant: Variant) -> dict[str, object]:
         "files": list(variant.files),
         "size_bytes": variant.size_bytes,
         "bits_per_weight": variant.bits_per_weight,
+        "quantization": variant.quantization,
         "gates": [
             {name: _number_to_json(getattr(row, name)) for name in _GATE_FIELDS}
             for row in variant.gates
@@ -254,6 +264,7 @@ def _variant_from_json(entry: dict[str, Any]) -> Variant:
         size_bytes=entry["size_bytes"],
         bits_per_weight=entry["bits_per_weight"],
         gates=tuple(rows),
+        quantization=entry["quantization"],
     )
 
 

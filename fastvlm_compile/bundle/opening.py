@@ -1,15 +1,17 @@
 """A bundle's files -> something that runs them."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fastvlm_compile.bundle.layout import RuntimeName, coreml_folder, shipped_of
 from fastvlm_compile.bundle.manifest import Manifest
 from fastvlm_compile.errors import ToolError
+from fastvlm_compile.plan_variants import onnx_graphs
 from validation.runtimes.base import Runtime
 from validation.runtimes.core_ml_paths import CoreMLPaths, packages_in_folder
 
-_PLAIN_VARIANT = "fp32"
+if TYPE_CHECKING:
+    from validation.runtimes.onnxruntime_runtime import GraphPaths
 
 
 def open_runtime(bundle: Path, manifest: Manifest, runtime: RuntimeName, variant: str) -> Runtime:
@@ -27,6 +29,10 @@ def open_runtime(bundle: Path, manifest: Manifest, runtime: RuntimeName, variant
             return open_torch(bundle / "torch")
         if runtime == "onnxruntime":
             return _open_onnx(bundle, variant)
+        if runtime == "mlx":
+            from validation.runtimes.mlx_runtime import open_mlx
+
+            return open_mlx(bundle / "mlx" / variant)
         return _open_packages(packages_of(bundle, manifest, variant), runtime, variant)
     except ModuleNotFoundError as error:
         raise ToolError(
@@ -41,11 +47,20 @@ def packages_of(bundle: Path, manifest: Manifest, precision: str) -> CoreMLPaths
     return packages_in_folder(bundle / coreml_folder(shipped, precision))
 
 
-def _open_onnx(bundle: Path, variant: str) -> Runtime:
-    from validation.runtimes.onnxruntime_runtime import OnnxRuntime, graphs_in_bundle
+def graphs_of(bundle: Path, variant: str) -> "GraphPaths":
+    """Where the ONNX graphs of a variant lie."""
+    from validation.runtimes.onnxruntime_runtime import GraphPaths
 
-    suffix = "" if variant == _PLAIN_VARIANT else f"_{variant}"
-    opened = OnnxRuntime(graphs_in_bundle(bundle, suffix=suffix))
+    vision, embedding, decoder = (
+        bundle / "onnx" / f"{graph}.onnx" for graph in onnx_graphs(variant)
+    )
+    return GraphPaths(vision_encoder=vision, embed_tokens=embedding, decoder_model_merged=decoder)
+
+
+def _open_onnx(bundle: Path, variant: str) -> Runtime:
+    from validation.runtimes.onnxruntime_runtime import OnnxRuntime
+
+    opened = OnnxRuntime(graphs_of(bundle, variant))
     # Opened now, so that the time to first token is the model's and not the disk's.
     _ = opened.vision_graph, opened.embed_graph, opened.decoder
     return opened
@@ -63,6 +78,6 @@ def _open_packages(
     from validation.runtimes.ml_program_runtime import MLProgramRuntime
 
     # A device keeps float16 values in float16; without rounding they would be better than there.
-    opened = MLProgramRuntime(paths, rounding="fp16" if variant == "float16" else "none")
+    opened = MLProgramRuntime(paths, rounding="none" if variant == "float32" else "fp16")
     _ = opened.vision, opened.projector, opened.table, opened.decoder
     return opened

@@ -9,23 +9,30 @@ from pathlib import Path
 
 import yaml
 
-from fastvlm_compile.bundle.layout import GOLDENS, has_language, shipped_of
+from fastvlm_compile.bundle.layout import GOLDENS, has_language, quantized_goldens, shipped_of
 from fastvlm_compile.bundle.manifest import Manifest, Variant, read_manifest
-from fastvlm_compile.bundle.opening import packages_of
+from fastvlm_compile.bundle.opening import graphs_of, packages_of
 from fastvlm_compile.errors import BundleError
 from fastvlm_compile.progress import Progress
 from fastvlm_compile.recipe import Recipe
-from fastvlm_compile.stages.parity import CoreMLParityConfig, OnnxParityConfig
+from fastvlm_compile.stages.parity import CoreMLParityConfig, MlxParityConfig, OnnxParityConfig
 from fastvlm_compile.structure import from_plain
-from validation.coreml_parity import CoreMLParity, Measured, measure_coreml
+from validation.coreml_parity import (
+    CoreMLParity,
+    Measured,
+    dequantized_outputs,
+    measure_coreml,
+)
 from validation.coreml_units_parity import UnitMeasured, measure_coreml_units
 from validation.gates import judge
 from validation.goldens import Goldens
 from validation.measurement import Measurement
-from validation.package_outputs import NoOutputs, PackageOutputs
+from validation.package_outputs import NoOutputs, PackageOutputs, read_outputs
 from validation.parity_file import ParityReport
 from validation.runtimes.core_ml_executor import Packages
 from validation.runtimes.coreml_units import UnitReport, UnitSettings
+from validation.substituted_goldens import SubstitutedGoldens
+from validation.task import ALL_QUESTIONS
 from validation.tensor_parity import Tolerance
 
 _Measurements = tuple[Measurement, ...]
@@ -83,6 +90,7 @@ def validate_bundle(folder: Path, progress: Progress, *, core_ml: UnitSettings) 
     measurements = (
         *_onnx(bundle, progress),
         *_coreml(bundle, progress, core_ml, units),
+        *_mlx(bundle, progress),
         *_not_shipped(bundle),
     )
     parity = ParityReport(measurements=measurements, gates=judge(measurements, recipe.gates))
@@ -93,30 +101,76 @@ def _onnx(bundle: _Bundle, progress: Progress) -> Iterator[Measurement]:
     target = bundle.recipe.targets.onnx
     for variant in shipped_of(bundle.manifest.variants, "onnx"):
         assert target is not None, "a variant of a target that the recipe does not name"
-        config = OnnxParityConfig(variant=variant.variant, logits=target.logits)
+        plain = variant.variant == "fp32"
+        config = OnnxParityConfig(variant=variant.variant, logits=target.logits, left_padding=plain)
         try:
-            yield from _measure_onnx(bundle, config, progress)
+            yield from _measure_onnx(bundle, variant, config, progress)
         except ModuleNotFoundError as error:
             yield from _missing(bundle, variant, error)
 
 
-def _measure_onnx(bundle: _Bundle, config: OnnxParityConfig, progress: Progress) -> _Measurements:
+def _measure_onnx(
+    bundle: _Bundle, variant: Variant, config: OnnxParityConfig, progress: Progress
+) -> _Measurements:
     from reference.prompt import load_tokenizer
     from validation.onnx_parity import OnnxParity, measure_onnx
-    from validation.runtimes.onnxruntime_runtime import OnnxRuntime, graphs_in_bundle
+    from validation.runtimes.onnxruntime_runtime import OnnxRuntime
 
-    suffix = "" if config.variant == "fp32" else f"_{config.variant}"
     return measure_onnx(
         OnnxParity(
             variant=config.variant,
             logits=config.logits,
             tolerance=Tolerance(rtol=config.rtol, atol=config.atol),
+            left_padding=config.left_padding,
+            dequantized=_dequantized(bundle, variant),
         ),
         goldens=bundle.goldens,
-        runtime=OnnxRuntime(graphs_in_bundle(bundle.folder, suffix=suffix)),
+        runtime=OnnxRuntime(graphs_of(bundle.folder, variant.variant)),
         tokenizer=load_tokenizer(bundle.folder),
         progress=progress,
     )
+
+
+def _mlx(bundle: _Bundle, progress: Progress) -> Iterator[Measurement]:
+    for variant in shipped_of(bundle.manifest.variants, "mlx"):
+        try:
+            yield from _measure_mlx(bundle, variant, progress)
+        except ModuleNotFoundError as error:
+            yield from _missing(bundle, variant, error)
+
+
+def _measure_mlx(bundle: _Bundle, variant: Variant, progress: Progress) -> _Measurements:
+    from reference.prompt import load_tokenizer
+    from validation.runtime_parity import RuntimeParity, measure_runtime
+    from validation.runtimes.mlx_runtime import open_mlx
+
+    config = MlxParityConfig(variant=variant.variant, max_questions=_max_questions(bundle, variant))
+    return measure_runtime(
+        RuntimeParity(
+            target="mlx",
+            variant=config.variant,
+            tolerance=Tolerance(rtol=config.rtol, atol=config.atol),
+            dequantized=_dequantized(bundle, variant),
+            max_questions=config.max_questions,
+        ),
+        goldens=bundle.goldens,
+        runtime=open_mlx(bundle.folder / "mlx" / variant.variant),
+        tokenizer=load_tokenizer(bundle.folder),
+        progress=progress,
+    )
+
+
+def _dequantized(bundle: _Bundle, variant: Variant) -> SubstitutedGoldens | None:
+    """What the reference with the same quantized weights returned, where there are any."""
+    if not variant.quantization:
+        return None
+    outputs = read_outputs(bundle.folder / quantized_goldens(variant.quantization))
+    if isinstance(outputs, NoOutputs):
+        raise BundleError(
+            f"{bundle.folder}: the goldens of the quantization {variant.quantization} are missing",
+            hint="build the bundle again, or copy it again from where it was whole",
+        )
+    return SubstitutedGoldens(bundle.goldens, outputs.arrays)
 
 
 def _coreml(
@@ -127,9 +181,11 @@ def _coreml(
     Adds to `units` how Core ML did.
     """
     shipped = shipped_of(bundle.manifest.variants, "coreml")
+    plain = ("float32", "float16")
     sibling: PackageOutputs | NoOutputs
     sibling = NoOutputs(reason="the float32 packages are not in the bundle")
-    for variant in sorted(shipped, key=lambda v: ("float32", "float16").index(v.variant)):
+    order = [*plain, *(v.variant for v in shipped if v.variant not in plain)]
+    for variant in sorted(shipped, key=lambda v: order.index(v.variant)):
         try:
             found = _measure_coreml(bundle, variant, progress, sibling=sibling, core_ml=core_ml)
         except ModuleNotFoundError as error:
@@ -153,14 +209,24 @@ def _measure_coreml(
     """In Core ML, in a process of its own, where it is there; else in the ML Program executor."""
     from reference.prompt import load_tokenizer
 
-    config = CoreMLParityConfig(precision="float32" if variant.variant == "float32" else "float16")
+    config = CoreMLParityConfig(
+        variant=variant.variant,
+        precision="float32" if variant.variant == "float32" else "float16",
+        max_questions=_max_questions(bundle, variant),
+    )
     paths = packages_of(bundle.folder, bundle.manifest, variant.variant)
     packages = Packages(
         vision=paths.vision,
         whole=paths if has_language(variant) else None,
         precision=config.precision,
+        compressed=variant.variant if variant.quantization else "",
     )
-    parity = CoreMLParity(tolerance=Tolerance(rtol=config.rtol, atol=config.atol), sibling=sibling)
+    dequantized = _dequantized(bundle, variant)
+    parity = CoreMLParity(
+        tolerance=Tolerance(rtol=config.rtol, atol=config.atol),
+        sibling=sibling if dequantized is None else dequantized_outputs(dequantized),
+        max_questions=config.max_questions,
+    )
     tokenizer = load_tokenizer(bundle.folder)
     if core_ml.why_not(packages):
         return measure_coreml(
@@ -179,6 +245,11 @@ def _measure_coreml(
         settings=core_ml,
     )
     return unit
+
+
+def _max_questions(bundle: _Bundle, variant: Variant) -> int:
+    slow = variant.target == "mlx" or variant.quantization
+    return bundle.recipe.goldens.variant_questions if slow else ALL_QUESTIONS
 
 
 def _missing(

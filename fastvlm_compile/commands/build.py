@@ -44,7 +44,7 @@ def build(
         return
     from fastvlm_compile.pipeline import BuildRequest
     from fastvlm_compile.pipeline import build as run_build
-    from fastvlm_compile.recipe import load_recipe
+    from fastvlm_compile.recipe_file import load_recipe
     from fastvlm_compile.store import Store
     from fastvlm_compile.weights import weights_folder
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--prompt", required=True, help="The question.")
 @click.option(
     "--runtime",
-    type=click.Choice(["onnxruntime", "torch", "ml_program", "coreml"]),
+    type=click.Choice(["onnxruntime", "torch", "ml_program", "coreml", "mlx"]),
     default="onnxruntime",
     show_default=True,
     help="What computes. ml_program executes Core ML packages anywhere, coreml on a Mac.",

@@ -27,7 +27,7 @@ def show_plan(
     """Print every stage and its verdict on stdout."""
     from fastvlm_compile.latest import load_record
     from fastvlm_compile.plan import make_plan
-    from fastvlm_compile.recipe import load_recipe
+    from fastvlm_compile.recipe_file import load_recipe
     from fastvlm_compile.store import Store
     from fastvlm_compile.verdict import verdicts
     from fastvlm_compile.weights import weights_folder

@@ -35,7 +35,7 @@ def status(
 ) -> None:
     """Show what is built of RECIPE: stages, gates of the latest build, the bundle."""
     from fastvlm_compile.plan import make_plan
-    from fastvlm_compile.recipe import load_recipe
+    from fastvlm_compile.recipe_file import load_recipe
     from fastvlm_compile.status import recipe_status
     from fastvlm_compile.store import Store
     from fastvlm_compile.weights import weights_folder

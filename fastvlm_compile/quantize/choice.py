@@ -14,3 +14,12 @@ class Choice:
 
     scheme: Quantized
     method: Method
+
+
+def uses_inputs(choice: Choice) -> bool:
+    """Whether this choice makes it worth while to run the model on calibration inputs.
+
+    `gptq` cannot do without; a palette has so few values that it gains much by knowing which
+    inputs are strong. `search` takes what was gathered for others.
+    """
+    return choice.method in ("gptq", "clustering")

@@ -1,8 +1,8 @@
 """The named variants, spelled out: which part of the model is stored how, where, and why.
 
-A quantization is a set of rules with a name of its own. Targets whose rules are the same share one,
-so they ship the same integers; where a runtime asks for another form the quantization is another,
-and its name says whose it is.
+A quantization has a part for the language model and mostly one for the vision tower, each a set of
+rules with a name of its own. Variants and targets whose rules are the same share a part, so they
+ship the same integers; where a runtime asks for another form the part's name says whose it is.
 """
 
 from collections.abc import Mapping
@@ -28,11 +28,36 @@ class Rule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantization:
+class Part:
     """Rules under the name of the artifact that they make; a role without a rule is left alone."""
 
     name: str
     rules: tuple[Rule, ...]
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a method asks for activations."""
+        return any(rule.method == "gptq" for rule in self.rules)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """What one variant of one target encodes: the language model, and the tower if it is quantized.
+
+    Attributes:
+        name: under which the reference with these weights is measured.
+        language: embedding, decoder and head.
+        vision: tower and projector; None for a target that keeps them in float16.
+    """
+
+    name: str
+    language: Part
+    vision: Part | None
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Those that there are."""
+        return (self.language,) if self.vision is None else (self.vision, self.language)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,78 +75,92 @@ class Preset:
     why: str
 
 
-_LANGUAGE: tuple[Role, ...] = ("language", "head")
-_VISION: tuple[Role, ...] = ("vision_linear", "vision_pointwise", "vision_dense")
-
-_INT8_CHANNEL = Affine(bits=8, block_size=0, symmetric=True)
-_INT8_BLOCK = Affine(bits=8, block_size=64, symmetric=True)
+_LINEARS: tuple[Role, ...] = ("language", "head")
+_VISION: tuple[Role, ...] = ("vision_linear", "vision_pointwise", "vision_dense", "projector")
 
 
 def _rules(roles: tuple[Role, ...], scheme: Quantized, method: Method) -> tuple[Rule, ...]:
     return tuple(Rule(role=role, scheme=scheme, method=method) for role in roles)
 
 
-_VISION_INT8 = _rules((*_VISION, "projector"), _INT8_CHANNEL, "search")
+def _language(
+    scheme: Affine, method: Method, *, further: tuple[Role, ...] = ()
+) -> tuple[Rule, ...]:
+    # Rows of the embedding are looked up: there are no inputs whose size could guide the rounding.
+    embedding = _rules(("embedding",), scheme, "search")
+    return (*_rules((*_LINEARS, *further), scheme, method), *embedding)
+
+
+def _palettes(bits: Literal[4, 6], roles: tuple[Role, ...]) -> tuple[Rule, ...]:
+    return _rules(roles, Palette(bits=bits, group_size=16), "clustering")
+
+
+def _affine(bits: Literal[4, 8], block_size: int) -> Affine:
+    return Affine(bits=bits, block_size=block_size, symmetric=True)
+
+
+VISION_INT8 = Part(name="vision-int8", rules=_rules(_VISION, _affine(8, 0), "search"))
 """Convolution kernels of ONNX and the Neural Engine take 8 bits with a scale a channel."""
-
-
-def _int4(name: str, block_size: int) -> Quantization:
-    scheme = Affine(bits=4, block_size=block_size, symmetric=True)
-    language = _rules(_LANGUAGE, scheme, "gptq")
-    embedding = _rules(("embedding",), scheme, "search")  # rows are looked up: no inputs to weigh
-    return Quantization(name=name, rules=(*language, *embedding, *_VISION_INT8))
-
-
-def _mlx(name: str, bits: Literal[4, 8], group_size: int) -> Quantization:
-    """MLX has no symmetric form, but its bias of -2^(bits-1) scales says the same."""
-    scheme = Affine(bits=bits, block_size=group_size, symmetric=True)
-    method: Method = "gptq" if bits == 4 else "search"
-    language = _rules((*_LANGUAGE, "projector"), scheme, method)
-    return Quantization(name=name, rules=(*language, *_rules(("embedding",), scheme, "search")))
-
-
-def _palette(name: str, language_bits: Literal[4, 6]) -> Quantization:
-    language = Palette(bits=language_bits, group_size=16)
-    roles: tuple[Role, ...] = (*_LANGUAGE, "embedding")
-    vision = Palette(bits=6, group_size=16)
-    return Quantization(
-        name=name,
-        rules=(
-            *_rules(roles, language, "clustering"),
-            *_rules((*_VISION, "projector"), vision, "clustering"),
-        ),
-    )
-
+VISION_LUT6 = Part(name="vision-lut6", rules=_palettes(6, _VISION))
 
 _INT8 = Quantization(
     name="int8",
-    rules=(
-        *_rules((*_LANGUAGE, "embedding"), _INT8_BLOCK, "search"),
-        *_VISION_INT8,
-    ),
+    language=Part(name="language-int8", rules=_language(_affine(8, 64), "search")),
+    vision=VISION_INT8,
 )
-_INT8_CHANNELS = Quantization(
+_INT8_CHANNEL = Quantization(
     name="int8-channel",
-    rules=(
-        *_rules((*_LANGUAGE, "embedding"), _INT8_CHANNEL, "search"),
-        *_VISION_INT8,
-    ),
+    language=Part(name="language-int8-channel", rules=_language(_affine(8, 0), "search")),
+    vision=VISION_INT8,
 )
-_INT4 = _int4("int4", 32)
-_INT4_FAST = _int4("int4-fast", 128)
+_INT4 = Quantization(
+    name="int4",
+    language=Part(name="language-int4", rules=_language(_affine(4, 32), "gptq")),
+    vision=VISION_INT8,
+)
+_INT4_FAST = Quantization(
+    name="int4-fast",
+    language=Part(name="language-int4-fast", rules=_language(_affine(4, 128), "gptq")),
+    vision=VISION_INT8,
+)
+
+
+def _mlx(variant: str, scheme: Affine, method: Method) -> Quantization:
+    """MLX has no symmetric form, but its bias of -2^(bits-1) scales says the same. The projector is
+    quantized with the language model, as Apple's app loads it; the tower is not."""
+    rules = _language(scheme, method, further=("projector",))
+    return Quantization(
+        name=f"{variant}-mlx",
+        language=Part(name=f"language-{variant}-mlx", rules=rules),
+        vision=None,
+    )
+
+
+def _lut(bits: Literal[4, 6]) -> Quantization:
+    roles: tuple[Role, ...] = (*_LINEARS, "embedding")
+    return Quantization(
+        name=f"lut{bits}",
+        language=Part(name=f"language-lut{bits}", rules=_palettes(bits, roles)),
+        vision=VISION_LUT6,
+    )
+
 
 PRESETS: Mapping[PresetName, Preset] = {
     "int8": Preset(
         quantizations={
             "onnx": _INT8,
-            "coreml": _INT8_CHANNELS,
-            "mlx": _mlx("int8-mlx", 8, 64),
+            "coreml": _INT8_CHANNEL,
+            "mlx": _mlx("int8", _affine(8, 64), "search"),
         },
         compute_unit="neural_engine",
         why="half of float16 at no visible loss; one scale a channel, as the Neural Engine takes",
     ),
     "int4": Preset(
-        quantizations={"onnx": _INT4, "coreml": _INT4, "mlx": _mlx("int4-mlx", 4, 64)},
+        quantizations={
+            "onnx": _INT4,
+            "coreml": _INT4,
+            "mlx": _mlx("int4", _affine(4, 64), "gptq"),
+        },
         compute_unit="gpu",
         why="4 bits with a scale for 32 weights; the Neural Engine computes blocks wrong",
     ),
@@ -129,18 +168,18 @@ PRESETS: Mapping[PresetName, Preset] = {
         quantizations={
             "onnx": _INT4_FAST,
             "coreml": _INT4_FAST,
-            "mlx": _mlx("int4-fast-mlx", 4, 128),
+            "mlx": _mlx("int4-fast", _affine(4, 128), "gptq"),
         },
         compute_unit="gpu",
         why="blocks of 128 decode nearly twice as fast on a CPU; calibration buys the error back",
     ),
     "lut4": Preset(
-        quantizations={"coreml": _palette("lut4", 4)},
+        quantizations={"coreml": _lut(4)},
         compute_unit="neural_engine",
         why="tables are what the Neural Engine decompresses itself; the tower keeps 6 bits",
     ),
     "lut6": Preset(
-        quantizations={"coreml": _palette("lut6", 6)},
+        quantizations={"coreml": _lut(6)},
         compute_unit="neural_engine",
         why="tables of 64 values: near float16 at 6 bits",
     ),

@@ -7,19 +7,19 @@ its place whole or not at all, so an interrupted quantization can go on where it
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fastvlm_compile.quantize.packing import pack, unpack
-from fastvlm_compile.quantize.scheme import Affine, Palette, Quantized, SchemeError, Shape
+from fastvlm_compile.quantize.scheme import Quantized, SchemeError, Shape
+from fastvlm_compile.quantize.scheme_json import scheme_from_json, scheme_to_json
 from fastvlm_compile.quantize.tensor import QuantizedTensor, array_shapes
 from reference.errors import UserError
 
 INDEX = "quantized.json"
 SCHEMA = 1
-_KINDS: dict[str, type[Affine] | type[Palette]] = {"affine": Affine, "palette": Palette}
 
 
 class QuantizedFileError(UserError):
@@ -47,11 +47,15 @@ class QuantizedEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedWeights:
-    """An opened quantized checkpoint; tensors are read one at a time."""
+    """One or several opened directories; tensors are read one at a time.
 
-    path: Path
+    Attributes:
+        entries: what is there, by canonical name.
+        folders: where each tensor is.
+    """
+
     entries: Mapping[str, QuantizedEntry]
-    """By canonical name."""
+    folders: Mapping[str, Path]
 
     def read(self, name: str) -> QuantizedTensor:
         """One tensor.
@@ -59,7 +63,7 @@ class QuantizedWeights:
         Raises:
             QuantizedFileError: its file is missing or not what the index says.
         """
-        return _read_tensor(self.path / file_name(name), self.entries[name])
+        return _read_tensor(self.folders[name] / file_name(name), self.entries[name])
 
 
 def file_name(name: str) -> str:
@@ -91,21 +95,32 @@ def write_index(folder: Path, entries: Mapping[str, QuantizedEntry]) -> None:
     aside.replace(folder / INDEX)
 
 
-def open_quantized(path: Path) -> QuantizedWeights:
-    """Read the index of a quantized checkpoint.
+def open_quantized(*folders: Path) -> QuantizedWeights:
+    """Read the indices of a quantized checkpoint's parts.
 
     Raises:
-        QuantizedFileError: there is none, or it is damaged.
+        QuantizedFileError: there is none, it is damaged, or two parts hold the same tensor.
     """
+    entries: dict[str, QuantizedEntry] = {}
+    places: dict[str, Path] = {}
+    for folder in folders:
+        found = _read_index(folder)
+        if twice := sorted(entries.keys() & found.keys()):
+            raise _unusable(f"{folder}: {twice[0]} is quantized in {places[twice[0]]} as well")
+        entries |= found
+        places |= dict.fromkeys(found, folder)
+    return QuantizedWeights(entries=entries, folders=places)
+
+
+def _read_index(path: Path) -> dict[str, QuantizedEntry]:
     index = path / INDEX
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
         if content["schema"] != SCHEMA:
             raise _unusable(f"{index}: schema {content['schema']}, this program reads {SCHEMA}")
-        entries = {str(name): _from_json(entry) for name, entry in content["tensors"].items()}
+        return {str(name): _from_json(entry) for name, entry in content["tensors"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SchemeError) as error:
         raise _unusable(f"{index}: not the index of a quantized checkpoint: {error!r}") from None
-    return QuantizedWeights(path=path, entries=entries)
 
 
 def _read_tensor(path: Path, entry: QuantizedEntry) -> QuantizedTensor:
@@ -134,9 +149,8 @@ def _read_tensor(path: Path, entry: QuantizedEntry) -> QuantizedTensor:
 
 
 def _to_json(entry: QuantizedEntry) -> dict[str, object]:
-    kind = next(name for name, scheme in _KINDS.items() if isinstance(entry.scheme, scheme))
     return {
-        "scheme": {"kind": kind, **asdict(entry.scheme)},
+        "scheme": scheme_to_json(entry.scheme),
         "shape": list(entry.shape),
         "method": entry.method,
         "relative_error": entry.relative_error,
@@ -145,15 +159,14 @@ def _to_json(entry: QuantizedEntry) -> dict[str, object]:
 
 
 def _from_json(raw: dict[str, object]) -> QuantizedEntry:
-    scheme, shape = raw["scheme"], raw["shape"]
-    if not isinstance(scheme, dict) or not isinstance(shape, list):
-        raise TypeError("`scheme` is no table or `shape` no list")
-    fields = {name: value for name, value in scheme.items() if name != "kind"}
+    shape = raw["shape"]
+    if not isinstance(shape, list):
+        raise TypeError("`shape` is no list")
     relative_error, size_bytes = raw["relative_error"], raw["size_bytes"]
     if not isinstance(relative_error, int | float) or not isinstance(size_bytes, int):
         raise TypeError("`relative_error` or `size_bytes` is no number")
     return QuantizedEntry(
-        scheme=_KINDS[scheme["kind"]](**fields),
+        scheme=scheme_from_json(raw["scheme"]),
         shape=tuple(int(size) for size in shape),
         method=str(raw["method"]),
         relative_error=float(relative_error),

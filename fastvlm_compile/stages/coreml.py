@@ -10,10 +10,17 @@ from fastvlm_compile.progress import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class CoreMLVisionConfig:
-    """Image side S in pixels, a multiple of 64, and the precision inside the package."""
+    """What a vision package is for.
+
+    Attributes:
+        image_size: side S in pixels, a multiple of 64.
+        precision: inside the package.
+        image_sizes: further sides, each of which gets a function of its own.
+    """
 
     image_size: int
     precision: Literal["float16", "float32"]
+    image_sizes: tuple[int, ...] = ()
 
 
 def vision(
@@ -22,7 +29,7 @@ def vision(
     """Write `fastvithd.mlpackage`: `images` [1, 3, S, S] -> `image_features` [1, T, C].
 
     Args:
-        config: image size and precision.
+        config: image sizes and precision.
         inputs: `weights`, a checkpoint in any layout.
         out: an empty directory.
         progress: told of loading, converting, writing and checking.
@@ -36,5 +43,6 @@ def vision(
     package = VisionPackageConfig(
         vision=replace(checkpoint.config.vision, image_size=config.image_size),
         precision=config.precision,
+        further_sizes=config.image_sizes,
     )
     export_vision_package(package, checkpoint, out, progress)

@@ -34,10 +34,17 @@ class CoreMLEmbeddingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CoreMLProjectorConfig:
-    """Image side S in pixels, and the precision inside the package and of its output."""
+    """What a projector package is for.
+
+    Attributes:
+        image_size: side S in pixels.
+        precision: inside the package and of its output.
+        image_sizes: further sides, each of which gets a function of its own.
+    """
 
     image_size: int
     precision: Literal["float16", "float32"]
+    image_sizes: tuple[int, ...] = ()
 
 
 def decoder(
@@ -94,7 +101,7 @@ def projector(
     """Write `projector.mlpackage`: `image_features` [1, T, C] -> `image_embeds` [1, T, H].
 
     Args:
-        config: image size and precision.
+        config: image sizes and precision.
         inputs: `weights`, a checkpoint in any layout.
         out: an empty directory.
         progress: told of converting and checking.
@@ -109,5 +116,6 @@ def projector(
         vision=replace(checkpoint.config.vision, image_size=config.image_size),
         hidden_size=checkpoint.config.text.hidden_size,
         precision=config.precision,
+        further_sizes=config.image_sizes,
     )
     export_projector(package, checkpoint, out, progress)

@@ -21,6 +21,8 @@ class GoldenConfig:
         prompts: questions for photographs, text alone, and several images at once.
         max_new_tokens: length of the greedy answers, tokens.
         task_questions: number of held-out scene questions with known answers.
+        context_to_fill: positions of one more case, which fills them all; 0 for no such case.
+        image_sizes: further sides in pixels at which the tower's outputs are kept.
     """
 
     image_size: int
@@ -31,6 +33,8 @@ class GoldenConfig:
     prompts: tuple[str, ...]
     max_new_tokens: int
     task_questions: int
+    context_to_fill: int = 0
+    image_sizes: tuple[int, ...] = ()
 
 
 def golden(config: GoldenConfig, inputs: Mapping[str, Path], out: Path, progress: Progress) -> None:
@@ -57,6 +61,8 @@ def golden(config: GoldenConfig, inputs: Mapping[str, Path], out: Path, progress
         prompts=config.prompts,
         max_new_tokens=config.max_new_tokens,
         task_questions=config.task_questions,
+        context_to_fill=config.context_to_fill,
+        image_sizes=config.image_sizes,
     )
     inputs_to_run = golden_inputs(plan)
     tokenizer = load_tokenizer(inputs["checkpoint"] / "processor")

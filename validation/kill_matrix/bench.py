@@ -17,8 +17,9 @@ from validation.runtimes.core_ml_paths import EMBEDDING, PROJECTOR, VISION, pack
 from validation.runtimes.language_layout import LanguageLayout, read_layout
 from validation.runtimes.ml_program.executable import Rounding, load
 from validation.runtimes.ml_program.state import State
-from validation.runtimes.ml_program_runtime import ExecutedChunk
-from validation.runtimes.packages_runtime import PackagesRuntime, PlainProgram
+from validation.runtimes.ml_program_runtime import ExecutedChunk, executed_program
+from validation.runtimes.packages_runtime import PackagesRuntime
+from validation.runtimes.sized_program import PlainProgram
 
 NUM_RANDOM = 3
 """Random inputs on which an equivalent fault must change nothing."""
@@ -86,6 +87,11 @@ class ModelBench:
         longest = max(fitting, key=lambda case: case.prompt_length)
         return (longest, *(case for case in fitting if case is not longest))
 
+    @cached_property
+    def _sides(self) -> tuple[int, ...]:
+        """All sizes of images that the tower takes."""
+        return (self._goldens.shape.image_size, *self._goldens.index.image_sizes)
+
     def pairs(self, folder: Path, file: str) -> Iterator[Pair]:
         """See `Bench`."""
         runtime = self._runtime(folder)
@@ -101,7 +107,7 @@ class ModelBench:
                 found=found,
             )
         else:
-            for image in self._goldens.index.image_ids:
+            for image in self._goldens.index.all_image_ids:
                 features = self._array(f"images/{image}/vision_features")[None]
                 if component == "vision":
                     pixels = self._array(f"images/{image}/pixel_values")[None]
@@ -114,7 +120,7 @@ class ModelBench:
     def answers(self, folder: Path) -> Iterator[tuple[str, bool]]:
         """See `Bench`."""
         runtime = self._runtime(folder)
-        for case in self.cases:
+        for case in (case for case in self.cases if case.generated):
             features = [
                 runtime.encode_image(self._array(f"images/{image}/pixel_values")[None])[0]
                 for image in case.image_ids
@@ -142,12 +148,14 @@ class ModelBench:
         for seed in range(NUM_RANDOM):
             random = np.random.default_rng(seed)
             if component == "vision":
-                side = shape.image_size
-                images = random.random((1, 3, side, side), dtype=np.float32)
-                found.append(runtime.vision_features(images))
+                for side in self._sides:
+                    images = random.random((1, 3, side, side), dtype=np.float32)
+                    found.append(runtime.vision_features(images))
             elif component == "projector":
-                rows = (1, shape.num_image_tokens, shape.vision_channels)
-                found.append(runtime.project(random.standard_normal(rows, dtype=np.float32)))
+                for side in self._sides:
+                    num_tokens = shape.num_image_tokens * side**2 // shape.image_size**2
+                    rows = random.standard_normal((1, num_tokens, shape.vision_channels))
+                    found.append(runtime.project(rows.astype(np.float32)))
             else:
                 context = (self.layout.context_length, shape.hidden_size)
                 found += self._append(runtime, random.standard_normal(context, dtype=np.float32))
@@ -201,9 +209,8 @@ class ModelBench:
         return program
 
     def plain(self, package: Path) -> PlainProgram:
-        """A package of one function."""
-        executable = load(package)
-        return lambda inputs: executable.run(inputs, rounding=self._rounding)
+        """A package without state."""
+        return executed_program(package, rounding=self._rounding)
 
     def _array(self, name: str) -> np.ndarray:
         if name not in self._arrays:

@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from validation.runtimes.base import Floats, Runtime
 from validation.runtimes.core_ml_paths import CoreMLPaths
-from validation.runtimes.core_ml_vision import (
-    IMAGE_FEATURES,
-    IMAGES,
-    CoreMLVision,
-    why_not_runnable,
-)
+from validation.runtimes.core_ml_tower import CoreMLVision
+from validation.runtimes.core_ml_vision import IMAGE_FEATURES, IMAGES, why_not_runnable
 from validation.runtimes.coreml_runtime import ComputeUnits, CoreMLRuntime, why_unavailable
 
 if TYPE_CHECKING:
-    from validation.runtimes.ml_program.executable import Executable
     from validation.runtimes.package_peaks import PackagePeaks
+    from validation.runtimes.sized_program import SizedProgram
 
 Precision = Literal["float16", "float32"]
 
@@ -60,12 +56,19 @@ class Packages:
     Attributes:
         vision: the tower's package.
         whole: all parts; None where the tower alone was built.
-        precision: of all of them.
+        precision: of the arithmetic of all of them.
+        compressed: name of the variant with quantized weights; empty where none are.
     """
 
     vision: Path
     whole: CoreMLPaths | None
     precision: Precision
+    compressed: str = ""
+
+    @property
+    def variant(self) -> str:
+        """Under which they are measured."""
+        return self.compressed or self.precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,10 +153,10 @@ class MLProgramVision:
         self._watch = None if peaks is None else peaks.watch_of(packages.vision)
 
     @cached_property
-    def _executable(self) -> "Executable":
-        from validation.runtimes.ml_program.executable import load
+    def _program(self) -> "SizedProgram":
+        from validation.runtimes.ml_program_runtime import executed_program
 
-        return load(self._package)
+        return executed_program(self._package, rounding=self._rounding, watch=self._watch)
 
     @property
     def executor(self) -> str:
@@ -164,8 +167,6 @@ class MLProgramVision:
 
     def vision_features(self, pixel_values: Floats) -> Floats:
         """[1, 3, S, S] in 0..1 -> [1, T, C], before the projector."""
-        outputs = self._executable.run(
-            {IMAGES: pixel_values}, rounding=self._rounding, watch=self._watch
-        )
+        outputs = self._program({IMAGES: pixel_values})
         features: Floats = outputs[IMAGE_FEATURES].astype("float32", copy=False)
         return features

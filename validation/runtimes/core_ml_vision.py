@@ -1,18 +1,15 @@
-"""The vision package: what it declares anywhere, and running it where Apple's Core ML exists."""
+"""A package without state: what it declares. Nothing is executed."""
 
 import contextlib
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from reference.errors import UserError
-from validation.runtimes.base import Floats
 from validation.signature import Port, Signature
 
 if TYPE_CHECKING:
@@ -20,6 +17,8 @@ if TYPE_CHECKING:
 
 IMAGES = "images"
 IMAGE_FEATURES = "image_features"
+MAIN = "main"
+"""The only function of most packages, and the default one of those that have more."""
 
 
 class PackageUnreadableError(UserError):
@@ -33,12 +32,15 @@ class PackageDescription:
     Attributes:
         kind: "mlProgram", "neuralNetwork", ...
         functions: names of the ML Program's functions.
-        signature: inputs and outputs; an optional or flexible one is spelled in its dims.
+        default: the function that runs if none is asked for.
+        signatures: inputs and outputs by function; an optional or flexible one is spelled in its
+            dims.
     """
 
     kind: str
     functions: tuple[str, ...]
-    signature: Signature
+    default: str
+    signatures: Mapping[str, Signature]
 
 
 def describe_package(package: Path) -> PackageDescription:
@@ -49,7 +51,7 @@ def describe_package(package: Path) -> PackageDescription:
     """
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs
 
-    with _quiet():
+    with quiet():
         from coremltools.proto import Model_pb2
 
     path = _spec_path(package)
@@ -61,10 +63,8 @@ def describe_package(package: Path) -> PackageDescription:
     return PackageDescription(
         kind=str(spec.WhichOneof("Type")),
         functions=tuple(sorted(spec.mlProgram.functions)),
-        signature=Signature(
-            inputs=tuple(_port(feature) for feature in spec.description.input),
-            outputs=tuple(_port(feature) for feature in spec.description.output),
-        ),
+        default=spec.description.defaultFunctionName or MAIN,
+        signatures=_signatures(spec.description),
     )
 
 
@@ -75,31 +75,18 @@ def why_not_runnable() -> str:
     return ""
 
 
-class CoreMLVision:
-    """Runs the package through Apple's Core ML. Only on macOS.
-
-    Args:
-        package: the `.mlpackage`.
-    """
-
-    executed_by_core_ml = True
-
-    def __init__(self, package: Path) -> None:
-        with _quiet():
-            import coremltools
-
-            self._version = coremltools.__version__
-            self._model: coremltools.models.MLModel = coremltools.models.MLModel(str(package))
-
-    @property
-    def executor(self) -> str:
-        """`Core ML (coremltools 9.0, all compute units)`."""
-        return f"Core ML (coremltools {self._version}, all compute units)"
-
-    def vision_features(self, pixel_values: Floats) -> Floats:
-        """[1, 3, S, S] in 0..1 -> [1, T, C], before the projector."""
-        features: Floats = self._model.predict({IMAGES: pixel_values})[IMAGE_FEATURES]
-        return np.asarray(features)
+def _signatures(
+    description: "coremltools.proto.Model_pb2.ModelDescription",
+) -> dict[str, Signature]:
+    """Of every function; a package of one function tells it one level higher."""
+    functions = {function.name: function for function in description.functions}
+    return {
+        name: Signature(
+            inputs=tuple(_port(feature) for feature in function.input),
+            outputs=tuple(_port(feature) for feature in function.output),
+        )
+        for name, function in (functions or {MAIN: description}).items()
+    }
 
 
 def _spec_path(package: Path) -> Path:
@@ -138,7 +125,7 @@ def _dtype(array: "coremltools.proto.FeatureTypes_pb2.ArrayFeatureType") -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """coremltools prints about libraries that only a Mac has while it is imported."""
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         yield

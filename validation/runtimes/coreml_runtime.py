@@ -19,7 +19,8 @@ from reference.errors import UserError
 from validation.runtimes.chunked_decoder import Arrays
 from validation.runtimes.core_ml_paths import CoreMLPaths
 from validation.runtimes.language_layout import FunctionName
-from validation.runtimes.packages_runtime import PackagesRuntime, PlainProgram
+from validation.runtimes.packages_runtime import PackagesRuntime
+from validation.runtimes.sized_program import PlainProgram, SizedProgram
 
 if TYPE_CHECKING:
     from coremltools.models.model import MLModel, MLState
@@ -109,13 +110,17 @@ class CoreMLOpener:
         self._compute_units = compute_units
 
     def plain(self, package: Path) -> PlainProgram:
-        """A package of one function.
+        """A package without state; each function is compiled when it is first run.
 
         Raises:
-            CoreMLRefusedError: Core ML does not load it.
+            CoreMLRefusedError: from the run, where Core ML does not load the function.
         """
-        model = self._open(package, None)
-        return lambda inputs: _arrays(model.predict(dict(inputs)))
+
+        def open_function(function: str | None) -> PlainProgram:
+            model = self._open(package, function)
+            return lambda inputs: _arrays(model.predict(dict(inputs)))
+
+        return SizedProgram(package, open_function)
 
     def chunk(self, package: Path) -> "CoreMLChunk":
         """A package of the decoder.

@@ -21,7 +21,8 @@ from validation.runtimes.coreml_runtime import (
 from validation.runtimes.coreml_unit_child import Unit
 from validation.runtimes.coreml_unit_messages import Opening
 from validation.runtimes.coreml_unit_states import ReadState, read_caches
-from validation.runtimes.packages_runtime import PackagesRuntime, PlainProgram
+from validation.runtimes.packages_runtime import PackagesRuntime
+from validation.runtimes.sized_program import PlainProgram
 
 if TYPE_CHECKING:
     from coremltools.models.model import MLState

@@ -16,7 +16,8 @@ from validation.runtimes.ml_program.cache import DEFAULT_LIMIT_BYTES, ConstantCa
 from validation.runtimes.ml_program.executable import Executable, Rounding, load
 from validation.runtimes.ml_program.state import State
 from validation.runtimes.ml_program.watch import Watch
-from validation.runtimes.packages_runtime import PackagesRuntime, PlainProgram
+from validation.runtimes.packages_runtime import PackagesRuntime
+from validation.runtimes.sized_program import PlainProgram, SizedProgram
 
 WatchOf = Callable[[Path], Watch | None]
 """The watch that is told of every op of a package."""
@@ -68,12 +69,39 @@ class _Opener:
         self._watch_of = watch_of
 
     def plain(self, package: Path) -> PlainProgram:
-        executable, watch = load(package, cache=self._cache), self._watch_of(package)
-        return lambda inputs: executable.run(inputs, rounding=self._rounding, watch=watch)
+        return executed_program(
+            package, rounding=self._rounding, cache=self._cache, watch=self._watch_of(package)
+        )
 
     def chunk(self, package: Path) -> "ExecutedChunk":
         prefill = load(package, function="prefill", cache=self._cache)
         return ExecutedChunk(prefill, self._rounding, self._watch_of(package))
+
+
+def executed_program(
+    package: Path,
+    *,
+    rounding: Rounding,
+    cache: ConstantCache | None = None,
+    watch: Watch | None = None,
+) -> SizedProgram:
+    """A package without state in the executor, opened at its first run.
+
+    Args:
+        package: the `.mlpackage`.
+        rounding: see `MLProgramRuntime`.
+        cache: see `load`.
+        watch: told of every op of every function.
+    """
+    opened: list[Executable] = []
+
+    def open_function(function: str | None) -> PlainProgram:
+        if not opened:
+            opened.append(load(package, cache=cache))
+        executable = opened[0] if function is None else opened[0].with_function(function)
+        return lambda inputs: executable.run(inputs, rounding=rounding, watch=watch)
+
+    return SizedProgram(package, open_function)
 
 
 class ExecutedChunk:

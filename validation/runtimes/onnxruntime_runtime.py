@@ -21,22 +21,16 @@ class GraphPaths:
     decoder_model_merged: Path
 
 
-def graphs_in_bundle(bundle: Path, *, suffix: str = "") -> GraphPaths:
-    """The graphs of a bundle; `suffix` names a variant as its files do (`_fp16`, `_q4`)."""
-    folder = bundle / "onnx"
+def graphs_in_stages(
+    inputs: Mapping[str, Path], *, suffix: str = "", vision_suffix: str = ""
+) -> GraphPaths:
+    """The graphs in directories by the graph's name; the tower may be of another variant."""
     return GraphPaths(
-        vision_encoder=folder / f"vision_encoder{suffix}.onnx",
-        embed_tokens=folder / f"embed_tokens{suffix}.onnx",
-        decoder_model_merged=folder / f"decoder_model_merged{suffix}.onnx",
-    )
-
-
-def graphs_in_stages(inputs: Mapping[str, Path]) -> GraphPaths:
-    """The graphs in three directories of their own, by the graph's name."""
-    return GraphPaths(
-        vision_encoder=inputs["vision_encoder"] / "vision_encoder.onnx",
-        embed_tokens=inputs["embed_tokens"] / "embed_tokens.onnx",
-        decoder_model_merged=inputs["decoder_model_merged"] / "decoder_model_merged.onnx",
+        vision_encoder=inputs["vision_encoder"] / f"vision_encoder{vision_suffix}.onnx",
+        embed_tokens=inputs["embed_tokens"] / f"embed_tokens{suffix}.onnx",
+        decoder_model_merged=(
+            inputs["decoder_model_merged"] / f"decoder_model_merged{suffix}.onnx"
+        ),
     )
 
 

@@ -8,28 +8,23 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from validation.runtimes.base import Floats, Ids
-from validation.runtimes.chunked_decoder import Arrays, ChunkedDecoder, ChunkedSession, ChunkProgram
+from validation.runtimes.chunked_decoder import ChunkedDecoder, ChunkedSession, ChunkProgram
 from validation.runtimes.core_ml_paths import CoreMLPaths
 from validation.runtimes.core_ml_vision import IMAGE_FEATURES, IMAGES
 from validation.runtimes.embedding_table import EmbeddingTable
 from validation.runtimes.language_layout import read_layout
+from validation.runtimes.sized_program import PlainProgram
 
 IMAGE_EMBEDS = "image_embeds"
 
 S = TypeVar("S")
 
 
-class PlainProgram(Protocol):
-    """A package of one function and no state."""
-
-    def __call__(self, inputs: Arrays) -> Arrays: ...
-
-
 class Opener(Protocol[S]):
     """What executes packages."""
 
     def plain(self, package: Path) -> PlainProgram:
-        """Opens a package of one function."""
+        """Opens a package without state: all sizes that it has functions for."""
         ...
 
     def chunk(self, package: Path) -> ChunkProgram[S]:
@@ -57,7 +52,7 @@ class PackagesRuntime(Generic[S]):
 
     @cached_property
     def vision(self) -> PlainProgram:
-        """`images` [1, 3, S, S] -> `image_features` [1, T, C]."""
+        """`images` [1, 3, S, S] -> `image_features` [1, T, C], S any size of the package."""
         return self._opener.plain(self._paths.vision)
 
     @cached_property

@@ -1,7 +1,8 @@
 """What a written vision package must pass before anyone uses it: read back, not remembered."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,9 @@ import numpy as np
 
 from fastvlm_compile.export.coreml.blobs import read_float_blob
 from fastvlm_compile.export.coreml.canonical import read_spec, spec_path
-from fastvlm_compile.export.coreml.contract import Feature, Precision, vision_features
+from fastvlm_compile.export.coreml.check_functions import check_functions
+from fastvlm_compile.export.coreml.contract import Precision, vision_features
+from fastvlm_compile.export.coreml.functions import by_size
 from fastvlm_compile.export.errors import ExportError
 from reference.config import VisionConfig
 from reference.fastvithd import LAYER_NORM_EPS
@@ -17,7 +20,7 @@ from validation.norm_epsilons import norm_epsilon_problems
 
 if TYPE_CHECKING:
     from coremltools.proto.MIL_pb2 import Operation
-    from coremltools.proto.Model_pb2 import FeatureDescription, Model
+    from coremltools.proto.Model_pb2 import Model
 
 VISION_OPS = frozenset(
     {
@@ -46,16 +49,30 @@ norm written out in float16, which overflows quietly above |x - mean| = 255.9.
 """
 
 
-def check_package(package: Path, vision: VisionConfig, precision: Precision) -> None:
+def check_package(
+    package: Path,
+    vision: VisionConfig,
+    precision: Precision,
+    *,
+    further_sizes: tuple[int, ...] = (),
+) -> None:
     """Input and output as Apple declares them, the ops, and the weights' type and finiteness.
+
+    Args:
+        package: the `.mlpackage`.
+        vision: the tower, for images of the size that the function `main` takes.
+        precision: of the stored weights.
+        further_sizes: of the other functions.
 
     Raises:
         ExportError: one of them is otherwise; it is named.
     """
     spec = read_spec(package)
-    image, features = vision_features(vision)
-    _check_features(package, "inputs", spec.description.input, image)
-    _check_features(package, "outputs", spec.description.output, features)
+    sized = by_size(vision.image_size, further_sizes)
+    contract = {
+        name: vision_features(replace(vision, image_size=size)) for name, size in sized.items()
+    }
+    check_functions(package, spec, contract)
     unexpected = op_counts(spec).keys() - VISION_OPS
     if unexpected:
         raise ExportError(f"{package.name}: unexpected ops {sorted(unexpected)}")
@@ -83,20 +100,6 @@ def operations(spec: "Model") -> Iterator["Operation"]:
     for function in spec.mlProgram.functions.values():
         for block in function.block_specializations.values():
             yield from block.operations
-
-
-def _check_features(
-    package: Path, kind: str, found: Iterable["FeatureDescription"], expected: Feature
-) -> None:
-    from coremltools.proto.FeatureTypes_pb2 import ArrayFeatureType
-
-    described = [
-        (feature.name, feature.type.multiArrayType.dataType, [*feature.type.multiArrayType.shape])
-        for feature in found
-    ]
-    wanted = [(expected.name, ArrayFeatureType.FLOAT32, list(expected.shape))]
-    if described != wanted:
-        raise ExportError(f"{package.name}: {kind} are {described}, Apple's contract is {wanted}")
 
 
 def _check_weights(package: Path, spec: "Model", precision: Precision) -> None:

@@ -17,14 +17,15 @@ IMAGE_FEATURES = "image_features"
 
 @dataclass(frozen=True, kw_only=True)
 class Feature:
-    """One float32 input or output of a fixed shape."""
+    """One input or output of a fixed shape."""
 
     name: str
     shape: tuple[int, ...]
+    dtype: Precision = "float32"
 
 
 def vision_features(vision: VisionConfig) -> tuple[Feature, Feature]:
-    """The input and the output of the vision package."""
+    """The input and the output of the vision package, for images of one size."""
     size = vision.image_size
     return (
         Feature(name=IMAGES, shape=(1, 3, size, size)),

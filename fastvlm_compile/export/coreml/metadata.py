@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from coremltools.models import MLModel
 
 METADATA_PREFIX = "fastvlm."
+IMAGE_SIZES = METADATA_PREFIX + "image_sizes"
+"""All sizes of a package that has a function for each; absent where there is one."""
 
 
 def describe(model: "MLModel", vision: VisionConfig, *, precision: str) -> None:

@@ -8,7 +8,7 @@ either can be compressed or replaced alone.
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,12 @@ import numpy as np
 import torch
 
 from fastvlm_compile.export.coreml.blobs import read_float_blob
-from fastvlm_compile.export.coreml.canonical import canonicalise, read_spec, spec_path
+from fastvlm_compile.export.coreml.canonical import read_spec, spec_path
 from fastvlm_compile.export.coreml.check import op_counts, operations
+from fastvlm_compile.export.coreml.check_functions import check_functions
 from fastvlm_compile.export.coreml.contract import IMAGE_FEATURES, Feature, Precision
 from fastvlm_compile.export.coreml.convert import DEPLOYMENT_TARGET
+from fastvlm_compile.export.coreml.functions import by_size, write_sizes
 from fastvlm_compile.export.coreml.metadata import METADATA_PREFIX
 from fastvlm_compile.export.coreml.quiet import quiet_coremltools
 from fastvlm_compile.export.errors import ExportError
@@ -47,11 +49,18 @@ class ProjectorPackageConfig:
         hidden_size: H, channels that go out.
         precision: of the computation, the stored weights and the output; the input is float32,
             as the tower's package gives it.
+        further_sizes: sides of images in pixels, each of which gets a function of its own: the
+            number of rows follows from it.
     """
 
     vision: VisionConfig
     hidden_size: int
     precision: Precision
+    further_sizes: tuple[int, ...] = ()
+
+    def of_size(self, size: int) -> "ProjectorPackageConfig":
+        """The package of one size alone."""
+        return replace(self, vision=replace(self.vision, image_size=size), further_sizes=())
 
     @property
     def input(self) -> Feature:
@@ -62,7 +71,8 @@ class ProjectorPackageConfig:
     @property
     def output(self) -> Feature:
         """`image_embeds` [1, T, H], in the precision."""
-        return Feature(name=IMAGE_EMBEDS, shape=(1, self.vision.num_tokens, self.hidden_size))
+        shape = (1, self.vision.num_tokens, self.hidden_size)
+        return Feature(name=IMAGE_EMBEDS, shape=shape, dtype=self.precision)
 
 
 def export_projector(
@@ -74,13 +84,16 @@ def export_projector(
         ExportError: the package is not what it should be, or a weight overflowed.
     """
     progress(0, 2, f"converting the projector to {config.precision}")
-    model = _convert(_load(config, source), config)
+    module = _load(config, source)
     package = out / PACKAGE
     with tempfile.TemporaryDirectory(dir=out) as folder:
         aside = Path(folder) / PACKAGE
-        with quiet_coremltools():
-            model.save(str(aside))
-        canonicalise(aside)
+        write_sizes(
+            config.vision.image_size,
+            config.further_sizes,
+            lambda size: _convert(module, config.of_size(size)),
+            aside,
+        )
         progress(1, 2, "checking the package")
         _check(aside, config)
         shutil.move(aside, package)
@@ -131,11 +144,9 @@ def _check(package: Path, config: ProjectorPackageConfig) -> None:
         ExportError: one of them is otherwise; it is named.
     """
     spec = read_spec(package)
-    ((given,), (result,)) = spec.description.input, spec.description.output
-    for found, expected in ((given, config.input), (result, config.output)):
-        shape = tuple(found.type.multiArrayType.shape)
-        if (found.name, shape) != (expected.name, expected.shape):
-            raise ExportError(f"{package.name}: {found.name} {shape}, expected {expected}")
+    sized = by_size(config.vision.image_size, config.further_sizes)
+    configs = {name: config.of_size(size) for name, size in sized.items()}
+    check_functions(package, spec, {name: (c.input, c.output) for name, c in configs.items()})
     kinds = op_counts(spec)
     if unexpected := kinds.keys() - PROJECTOR_OPS:
         raise ExportError(f"{package.name}: unexpected ops {sorted(unexpected)}")

@@ -80,7 +80,11 @@ def bind(structure: onnx.ModelProto, weights: Mapping[str, StreamedTensor]) -> i
     Raises:
         ExportError: the graph's parameters are not exactly the weights, or a shape differs.
     """
-    model = ir.from_proto(structure)
+    return bind_model(ir.from_proto(structure), weights)
+
+
+def bind_model(model: ir.Model, weights: Mapping[str, StreamedTensor]) -> ir.Model:
+    """`bind` for a structure that is open already; changes and returns it."""
     parameters = {value.name or "": value for value in list(model.graph.inputs)[1:]}
     if parameters.keys() != weights.keys():
         raise ExportError(f"parameters differ: {sorted(parameters.keys() ^ weights.keys())}")

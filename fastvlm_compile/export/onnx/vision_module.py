@@ -152,6 +152,12 @@ def _bind(name: str, shape: tuple[int, ...], source: WeightSource) -> StreamedTe
     return tensor
 
 
+def canonical_weight(parameter: str) -> str:
+    """The canonical name of the tensor that a weight of the traced form comes from."""
+    stem, _, leaf = _canonical(parameter).rpartition(".")
+    return f"{stem}.weight" if leaf == TRANSPOSED else f"{stem}.{leaf}"
+
+
 def _canonical(name: str) -> str:
     for prefix, canonical in _CANONICAL_PREFIXES.items():
         if name.startswith(prefix):

@@ -44,7 +44,9 @@ def test_a_package_that_core_ml_does_not_load_is_refused_with_its_reason(
         CoreMLOpener("cpu_and_ne").chunk(Path("a.mlpackage"))
 
 
-def test_other_warnings_do_not_refuse_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_warnings_do_not_refuse_a_package(
+    packages: Packages, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Model:
         def __init__(self, *args: object, **kwargs: object) -> None:
             SIGNATURE.bind(self, *args, **kwargs)
@@ -54,7 +56,7 @@ def test_other_warnings_do_not_refuse_a_package(monkeypatch: pytest.MonkeyPatch)
             return {"image_features": data["images"]}
 
     monkeypatch.setattr(ct.models, "MLModel", Model)
-    run = CoreMLOpener("all").plain(Path("a.mlpackage"))
+    run = CoreMLOpener("all").plain(packages.vision)
     assert (run({"images": np.ones(2)})["image_features"] == 1).all()
 
 

@@ -42,7 +42,9 @@ def _judge(tmp_path: Path, *measurements: Measurement) -> Judgement:
     store = Store(root=tmp_path / "store")
     store.open()
     artifacts = {"parity.onnx.fp32": Artifact(folder=stage, digest="")}
-    return judge_gates((GATE,), ("parity.onnx.fp32",), artifacts, recipe="toy", store=store)
+    return judge_gates(
+        (GATE,), ("parity.onnx.fp32",), artifacts, recipe="toy", quantized=(), store=store
+    )
 
 
 def test_a_gate_that_holds_lets_the_build_go_on(tmp_path: Path) -> None:

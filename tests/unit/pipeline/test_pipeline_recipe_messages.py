@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastvlm_compile.errors import RecipeError
-from fastvlm_compile.recipe import load_recipe
+from fastvlm_compile.recipe_file import load_recipe
 from validation.measurement import METRICS
 
 RECIPE = """\
@@ -49,13 +49,14 @@ MISTAKES = {
         "contextlength",
         "F:9:1: unknown key `contextlength`",
         "did you mean `context_length`? known: schema, name, extend, checkpoint, image, "
-        "context_length, goldens, targets, gates",
+        "context_length, goldens, quantization, targets, gates",
     ),
     "a key like no other": (
         "name: small",
         "zzz: 1",
         "F:2:1: unknown key `zzz`",
-        "known: schema, name, extend, checkpoint, image, context_length, goldens, targets, gates",
+        "known: schema, name, extend, checkpoint, image, context_length, goldens, quantization, "
+        "targets, gates",
     ),
     "missing key": (
         "  size: 128\n",
@@ -206,6 +207,32 @@ MISTAKES = {
         "context_length, 256",
         "",
     ),
+    "a further size that is no multiple": (
+        "ship: [float16]}",
+        "ship: [], image_sizes: [512, 300]}",
+        "F:18:64: targets.coreml.image_sizes[1]: found the number 300, expected a multiple of 64 "
+        "from 256 to 1024",
+        "",
+    ),
+    "a further size given twice": (
+        "ship: [float16]}",
+        "ship: [], image_sizes: [320, 512, 320]}",
+        "F:18:69: targets.coreml.image_sizes[2]: 320 is given twice",
+        "",
+    ),
+    "a further size whose tokens fill the context": (
+        "ship: [float16]}",
+        "ship: [], image_sizes: [1024]}",
+        "F:18:59: targets.coreml.image_sizes[0]: the 256 tokens of 1024 pixels leave no room in "
+        "the context_length, 256",
+        "",
+    ),
+    "a context that nothing fills": (
+        "prompts: [Describe it.]",
+        "prompts: []\n  fill_context: true",
+        "F:14:3: goldens.fill_context: there is no text to fill the context with",
+        "give at least one text in goldens.prompts",
+    ),
     "gate of a part that is not built": (
         "target: onnx\n    variant: fp32",
         "target: coreml\n    variant: float16",
@@ -216,7 +243,7 @@ MISTAKES = {
         "target: onnx",
         "target: onxx",
         "F:20:5: gates[0].target: unknown target `onxx`",
-        "did you mean `onnx`? known: onnx, coreml",
+        "did you mean `onnx`? known: reference, onnx, mlx, coreml",
     ),
     "gate of a variant that is not built": (
         "variant: fp32",
@@ -227,7 +254,7 @@ MISTAKES = {
     "gate of an unknown component": (
         "component: decoder",
         "component: decodr",
-        "F:22:5: gates[0].component: onnx has no component `decodr`",
+        "F:22:5: gates[0].component: there is no `decodr` of onnx fp32 in this recipe",
         "did you mean `decoder`? known: vision_encoder, embed_tokens, decoder, end_to_end",
     ),
     "gate of an unknown metric": (
@@ -316,6 +343,14 @@ def test_a_mistake_is_told_with_place_finding_and_expectation(file: Path, name: 
         load_recipe(file)
     assert (caught.value.message, caught.value.hint) == (message, hint)
     assert caught.value.exit_code == 2
+
+
+def test_a_further_size_that_is_served_anyway_is_told(file: Path) -> None:
+    sizes = "ship: [float16], image_sizes: [512]"
+    file.write_text(RECIPE.replace("ship: [float16]", sizes).replace("size: 128", "size: 512"))
+    told = r"^F:18:66: targets\.coreml\.image_sizes\[0\]: 512 is the image\.size"
+    with pytest.raises(RecipeError, match=told):
+        load_recipe(file)
 
 
 @pytest.mark.parametrize(

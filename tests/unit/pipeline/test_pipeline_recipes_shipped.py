@@ -1,20 +1,14 @@
 """The recipes that come with the project are good, and say what their comments promise."""
 
+import importlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fastvlm_compile.plan import make_plan, parity_stages
-from fastvlm_compile.recipe import OnnxTarget, Recipe, components_of, load_recipe
-from fastvlm_compile.stages import (
-    checkpoint,
-    coreml,
-    coreml_language,
-    golden,
-    onnx,
-    parity,
-)
+from fastvlm_compile.recipe import OnnxTarget, Recipe, components_of
+from fastvlm_compile.recipe_file import load_recipe
 from fastvlm_compile.structure import from_plain, to_plain
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -29,8 +23,29 @@ def test_every_variant_that_can_be_measured_has_a_gate_on_every_component(recipe
     judged = {(gate.target, gate.variant, gate.component) for gate in recipe.gates}
     for target, variants in recipe.targets.variants().items():
         for variant in variants:
-            names = components_of(recipe.targets, target, variant)
-            assert judged >= {(target, variant, component) for component in names}
+            wholes = {
+                name.removesuffix("_conversion").removesuffix("_precision")
+                for name in components_of(recipe.targets, target, variant)
+            }
+            for whole in wholes:
+                # Of a quantized variant the part that is not compression may be judged instead: the
+                # compression is judged on the reference.
+                names = (whole, f"{whole}_conversion", f"{whole}_precision")
+                assert judged & {(target, variant, name) for name in names}, (variant, whole)
+
+
+def test_every_quantization_is_judged_on_the_reference(recipe: Recipe) -> None:
+    judged = {(gate.variant, gate.metric) for gate in recipe.gates if gate.target == "reference"}
+    for name in recipe.targets.measured().get("reference", ()):
+        assert (name, "kl_mean") in judged
+        if recipe.goldens.task_questions:
+            assert (name, "task_accuracy_drop") in judged
+
+
+def test_a_gate_of_uncompressed_packages_is_on_both_parts_of_their_error(recipe: Recipe) -> None:
+    judged = {(gate.variant, gate.component) for gate in recipe.gates if gate.target == "coreml"}
+    for component in components_of(recipe.targets, "coreml", "float16"):
+        assert ("float16", component) in judged
 
 
 def test_the_whole_model_is_built_for_core_ml_and_its_errors_are_told_apart(
@@ -52,7 +67,8 @@ def test_without_the_language_part_only_the_tower_is_planned_and_may_be_judged()
     recipe = load_recipe(RECIPES / "tiny.yaml")
     target = recipe.targets.coreml
     assert target is not None
-    targets = replace(recipe.targets, coreml=replace(target, language=None))
+    tower = replace(target, language=None, compressed=(), ship=("float16",))
+    targets = replace(recipe.targets, coreml=tower)
     assert components_of(targets, "coreml", "float16") == ("vision", "vision_precision")
     assert components_of(targets, "coreml", "float32") == ("vision",)
     plan = make_plan(replace(recipe, targets=targets), weights=Path("weights"))
@@ -74,20 +90,21 @@ def test_every_key_of_a_recipe_is_explained_in_the_tiny_one() -> None:
     text = (RECIPES / "tiny.yaml").read_text()
     recipe = load_recipe(RECIPES / "tiny.yaml")
     assert recipe.targets.coreml is not None
+    assert recipe.quantization is not None
     for value in (
         *(recipe, recipe.checkpoint, recipe.image, recipe.goldens, recipe.targets),
-        *(recipe.targets.coreml, recipe.targets.coreml.language),
+        *(recipe.targets.onnx, recipe.targets.mlx, recipe.targets.coreml.language),
+        *(recipe.targets.coreml, recipe.quantization, recipe.quantization.calibration),
     ):
         for name in vars(value):
             assert name in text, f"{name} of {type(value).__name__}"
 
 
 def test_every_stage_of_a_plan_is_a_function_that_takes_its_config(recipe: Recipe) -> None:
-    modules = {m.__name__: m for m in (checkpoint, coreml, coreml_language, golden, onnx, parity)}
     plan = make_plan(recipe, weights=None if recipe.checkpoint.synthetic else Path("weights"))
     for stage in plan.stages:
         module, _, name = stage.function.partition(":")
-        function = getattr(modules[module], name)
+        function = getattr(importlib.import_module(module), name)
         assert function.__annotations__["config"] is type(stage.config)
         # And the config survives its way into the worker.
         assert from_plain(to_plain(stage.config), type(stage.config)) == stage.config

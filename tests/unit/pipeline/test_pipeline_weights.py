@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from fastvlm_compile.errors import CheckpointMissingError
-from fastvlm_compile.recipe import CheckpointChoice, Recipe, load_recipe
+from fastvlm_compile.recipe import CheckpointChoice, Recipe
+from fastvlm_compile.recipe_file import load_recipe
 from fastvlm_compile.weights import weights_folder
 
 RECIPES = Path(__file__).parents[3] / "recipes"

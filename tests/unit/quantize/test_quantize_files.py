@@ -111,6 +111,18 @@ def test_a_damaged_index_is_refused_by_name(tmp_path, damage):
         open_quantized(tmp_path)
 
 
+def test_parts_are_read_as_one_and_must_not_overlap(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, name in ((one, "a.weight"), (two, "b.weight")):
+        folder.mkdir()
+        write(folder, name, a_tensor())
+    both = open_quantized(one, two)
+    assert set(both.entries) == {"a.weight", "b.weight"}
+    assert np.array_equal(both.read("b.weight").codes, a_tensor().codes)
+    with pytest.raises(QuantizedFileError, match="as well"):
+        open_quantized(one, one)
+
+
 def test_a_checkpoint_reads_through_its_quantized_tensors(tmp_path, random_checkpoint):
     checkpoint = open_checkpoint(random_checkpoint)
     tensor = a_tensor(checkpoint.tensors[NAME].shape)
@@ -135,11 +147,15 @@ def test_every_role_is_found_in_a_checkpoint_and_nothing_else_is_quantized(rando
             assert role_of(name, shape) == "other"
 
 
-def test_targets_with_equal_rules_share_one_quantization_and_names_are_unique():
-    found = {}
+def test_a_name_stands_for_one_quantization_and_for_one_part():
+    found, parts = {}, {}
     for preset in PRESETS.values():
         for quantization in preset.quantizations.values():
             assert found.setdefault(quantization.name, quantization) == quantization
+            for part in quantization.parts:
+                assert parts.setdefault(part.name, part) == part
+    rules = [part.rules for part in parts.values()]
+    assert len(set(rules)) == len(rules), "equal rules under two names"
     assert PRESETS["int4"].quantizations["onnx"] is PRESETS["int4"].quantizations["coreml"]
 
 
@@ -153,7 +169,8 @@ def test_a_preset_resolves_to_every_weight_but_the_depthwise_ones():
         "model.vision_tower.vision_tower.model.patch_embed.1.reparam_conv.weight": (16, 1, 3, 3),
         "model.vision_tower.vision_tower.model.patch_embed.2.reparam_conv.weight": (16, 16, 1, 1),
     }
-    choices = resolve(PRESETS["int4"].quantizations["onnx"].rules, shapes)
+    parts = PRESETS["int4"].quantizations["onnx"].parts
+    choices = resolve(tuple(rule for part in parts for rule in part.rules), shapes)
     assert set(choices) == set(shapes) - {
         "model.layers.0.input_layernorm.weight",
         "model.vision_tower.vision_tower.model.patch_embed.1.reparam_conv.weight",

@@ -19,15 +19,17 @@ from fastvlm_compile.stages.coreml_language import (
 from validation.runtimes.core_ml_executor import Precision, WholeModel
 
 
-def export_packages(weights: Path, root: Path, precision: Precision, size: int) -> dict[str, Path]:
+def export_packages(
+    weights: Path, root: Path, precision: Precision, size: int, further: tuple[int, ...] = ()
+) -> dict[str, Path]:
     """The directories of the four stages by role."""
     inputs = {"weights": weights}
     folders = {name: root / name for name in ("vision", "projector", "embedding", "decoder")}
     for folder in folders.values():
         folder.mkdir(parents=True)
-    tower = CoreMLVisionConfig(image_size=size, precision=precision)
+    tower = CoreMLVisionConfig(image_size=size, precision=precision, image_sizes=further)
     vision(tower, inputs, folders["vision"], silent)
-    rows = CoreMLProjectorConfig(image_size=size, precision=precision)
+    rows = CoreMLProjectorConfig(image_size=size, precision=precision, image_sizes=further)
     projector(rows, inputs, folders["projector"], silent)
     table = CoreMLEmbeddingConfig(precision=precision)
     embedding(table, inputs, folders["embedding"], silent)

@@ -170,7 +170,7 @@ def test_a_package_that_has_nothing_to_run_fails_with_the_executors_words(
     out = tmp_path / "out"
     out.mkdir()
     inputs = {"golden": golden_directory, "checkpoint": tmp_path, "vision": tmp_path / "package"}
-    coreml(CoreMLParityConfig(precision="float32"), inputs, out, silent)
+    coreml(CoreMLParityConfig(variant="float32", precision="float32"), inputs, out, silent)
     (structure,) = read_parity(out / "parity.json").measurements
     assert structure.target == "coreml"
     assert structure.value == 0.0

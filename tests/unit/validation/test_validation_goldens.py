@@ -167,7 +167,7 @@ def test_a_truncated_array_file_is_refused(copy):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda d: d.update(schema=2), "expected schema 1, found 2"),
+        (lambda d: d.update(schema=1), "expected schema 2, found 1"),
         (lambda d: d.pop("contract"), "missing contract"),
         (lambda d: d["contract"].update(fit="stretch"), "contract.fit: expected 'pad' or 'crop'"),
         (lambda d: d["cases"][0].update(first_logit="0"), "cases[0].first_logit: expected int"),

@@ -20,7 +20,6 @@ from validation.runtimes.onnx_signatures import decoder_signature, embed_tokens_
 from validation.runtimes.onnxruntime_runtime import (
     GraphPaths,
     OnnxRuntime,
-    graphs_in_bundle,
     graphs_in_stages,
 )
 from validation.runtimes.torch_runtime import TorchRuntime
@@ -235,12 +234,12 @@ def test_a_checked_runtime_refuses_shapes_that_do_not_fit_together(goldens, call
     assert isinstance(caught.value, UserError)
 
 
-def test_graphs_are_found_in_a_bundle_and_in_stages(tmp_path):
-    assert graphs_in_bundle(tmp_path, suffix="_q4") == GraphPaths(
-        vision_encoder=tmp_path / "onnx/vision_encoder_q4.onnx",
-        embed_tokens=tmp_path / "onnx/embed_tokens_q4.onnx",
-        decoder_model_merged=tmp_path / "onnx/decoder_model_merged_q4.onnx",
-    )
+def test_graphs_of_a_variant_are_found_in_stages_the_tower_under_its_own_name(tmp_path):
     names = ("vision_encoder", "embed_tokens", "decoder_model_merged")
-    found = graphs_in_stages({name: tmp_path / name for name in names})
-    assert found.embed_tokens == tmp_path / "embed_tokens/embed_tokens.onnx"
+    stages = {name: tmp_path / name for name in names}
+    assert graphs_in_stages(stages, suffix="_q4", vision_suffix="_quantized") == GraphPaths(
+        vision_encoder=tmp_path / "vision_encoder/vision_encoder_quantized.onnx",
+        embed_tokens=tmp_path / "embed_tokens/embed_tokens_q4.onnx",
+        decoder_model_merged=tmp_path / "decoder_model_merged/decoder_model_merged_q4.onnx",
+    )
+    assert graphs_in_stages(stages).embed_tokens == tmp_path / "embed_tokens/embed_tokens.onnx"

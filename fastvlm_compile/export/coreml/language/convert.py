@@ -16,6 +16,7 @@ import torch
 from fastvlm_compile.export.coreml.canonical import canonicalise, read_spec, spec_path
 from fastvlm_compile.export.coreml.contract import Precision
 from fastvlm_compile.export.coreml.convert import DEPLOYMENT_TARGET
+from fastvlm_compile.export.coreml.functions import merge
 from fastvlm_compile.export.coreml.language.describe import describe_function, describe_package
 from fastvlm_compile.export.coreml.language.interface import (
     DECODE,
@@ -59,7 +60,7 @@ def write_chunk(chunk: Chunk, config: DecoderConfig, source: WeightSource, packa
             del module, model
             gc.collect()  # the converter's programs refer to themselves in circles
         del weights
-        _merge(parts, package)
+        merge(parts.items(), package, default=DECODE)  # which is called most
     spec = read_spec(package)
     describe_package(spec, chunk, config)
     spec_path(package).write_bytes(spec.SerializeToString())
@@ -117,15 +118,3 @@ def _precision(precision: Precision) -> object:
     import coremltools as ct
 
     return getattr(ct.precision, precision.upper())
-
-
-def _merge(parts: dict[FunctionName, Path], package: Path) -> None:
-    """Both functions in one package; `decode`, which is called most, is the default."""
-    with quiet_coremltools():
-        from coremltools.models.utils import MultiFunctionDescriptor, save_multifunction
-
-        descriptor = MultiFunctionDescriptor()
-        for name, path in parts.items():
-            descriptor.add_function(str(path), "main", name)
-        descriptor.default_function_name = DECODE
-        save_multifunction(descriptor, str(package))

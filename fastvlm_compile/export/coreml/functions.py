@@ -1,0 +1,81 @@
+"""Several functions in one package, and what they share stored once."""
+
+import gc
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastvlm_compile.export.coreml.canonical import canonicalise, read_spec, spec_path
+from fastvlm_compile.export.coreml.metadata import IMAGE_SIZES
+from fastvlm_compile.export.coreml.quiet import quiet_coremltools
+
+if TYPE_CHECKING:
+    from coremltools.models import MLModel
+
+MAIN = "main"
+"""What coremltools calls the only function of a package, and what runs if none is asked for."""
+
+
+def by_size(image_size: int, further: tuple[int, ...]) -> dict[str, int]:
+    """Functions of a package for images of several sizes, and the size of each."""
+    return {MAIN: image_size} | {f"size_{size}": size for size in further}
+
+
+def write_sizes(
+    image_size: int, further: tuple[int, ...], convert: Callable[[int], "MLModel"], package: Path
+) -> None:
+    """Write a package for images of several sizes, in canonical form.
+
+    Each size is a function of fixed shapes over the same weights. Enumerated shapes of one function
+    were tried: they too store the weights once, but reshape by what `shape`, `gather` and `concat`
+    find out at run time, inside every attention, and the input of Apple's contract is no longer of
+    one fixed shape. With functions, the one that is there without further sizes stays as it is, op
+    by op, and is the default; Core ML compiles the functions that are asked for.
+
+    Args:
+        image_size: of the function `main`.
+        further: one more function for each; without any the package is what it is without
+            functions, byte for byte.
+        convert: makes the package of one size.
+        package: where to; its folder also holds the functions for a while.
+    """
+    if not further:
+        with quiet_coremltools():
+            convert(image_size).save(str(package))
+        canonicalise(package)
+        return
+    sizes = by_size(image_size, further)
+    with tempfile.TemporaryDirectory(dir=package.parent) as folder:
+        parts = {name: Path(folder) / f"{name}.mlpackage" for name in sizes}
+        for name, path in parts.items():
+            model = convert(sizes[name])
+            with quiet_coremltools():
+                model.save(str(path))
+            del model
+            gc.collect()  # the converter's programs refer to themselves in circles
+        merge(parts.items(), package, default=MAIN)
+        metadata = read_spec(parts[MAIN]).description.metadata
+    spec = read_spec(package)
+    spec.description.metadata.CopyFrom(metadata)  # merging drops it
+    spec.description.metadata.userDefined[IMAGE_SIZES] = ",".join(map(str, sizes.values()))
+    spec_path(package).write_bytes(spec.SerializeToString())
+    canonicalise(package)
+
+
+def merge(parts: Iterable[tuple[str, Path]], package: Path, *, default: str) -> None:
+    """Merge packages of one function each; a constant that several hold is stored once.
+
+    Args:
+        parts: the name that the function gets, and its package.
+        package: where to.
+        default: runs if no function is asked for.
+    """
+    with quiet_coremltools():
+        from coremltools.models.utils import MultiFunctionDescriptor, save_multifunction
+
+        descriptor = MultiFunctionDescriptor()
+        for name, path in parts:
+            descriptor.add_function(str(path), MAIN, name)
+        descriptor.default_function_name = default
+        save_multifunction(descriptor, str(package))

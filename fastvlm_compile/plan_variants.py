@@ -1,0 +1,291 @@
+"""The stages of float16 and quantized variants: quantize once, encode for each target. Pure."""
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+from fastvlm_compile.export.onnx.variants import VARIANT_SUFFIXES
+from fastvlm_compile.quantize.presets import PRESETS, VISION_INT8, VISION_LUT6, Part, Target
+from fastvlm_compile.recipe import (
+    MlxTarget,
+    OnnxTarget,
+    Quantization,
+    Recipe,
+    quantization_of,
+)
+from fastvlm_compile.stage import Stage
+from fastvlm_compile.stages.coreml_compressed import CompressConfig
+from fastvlm_compile.stages.mixed import ChosenConfig, MixedConfig
+from fastvlm_compile.stages.mlx import MlxConfig
+from fastvlm_compile.stages.onnx_variants import (
+    OnnxVariantLanguageConfig,
+    OnnxVariantVisionConfig,
+)
+from fastvlm_compile.stages.parity import (
+    CoreMLParityConfig,
+    MlxParityConfig,
+    OnnxParityConfig,
+    ReferenceParityConfig,
+)
+from fastvlm_compile.stages.quantize import CalibrationConfig, config_of
+
+CALIBRATION = "calibration"
+
+_STAGES = "fastvlm_compile.stages"
+_TORCH = ("torch", "numpy", "safetensors")
+_QUANTIZE = (*_TORCH, "numba")
+_ONNX = (*_TORCH, "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime")
+_COREML = (*_TORCH, "coremltools")
+_MLX = ("numpy", "safetensors", "mlx", "mlx-lm")
+
+_MAX_BITS = {"fp16": 16.5, "int8": 9.0, "int4": 5.1, "int4-fast": 4.4}
+"""Of each ONNX graph of the language model on disk, per weight, with norms, biases and graph."""
+_MIXED_ROOM = 0.1
+"""What norms, biases and graph may add to the budget of `mixed`, bits per weight."""
+
+
+def quantized_stages(recipe: Recipe, quantization: Quantization) -> Iterator[Stage]:
+    """Calibration, every part of every quantization once, and the reference with these weights."""
+    yield _calibration(recipe, quantization)
+    parts: dict[str, Part] = {}
+    for each in recipe.targets.quantized():
+        if each.variant == "mixed":
+            yield from _mixed(each.target, each.quantization, quantization.mixed_bits)
+            parts |= {part.name: part for part in _MIXED_VISION[each.target]}
+        else:
+            parts |= {part.name: part for part in _preset_parts(each.target, each.variant)}
+    for part in parts.values():
+        calibration = {CALIBRATION: CALIBRATION} if part.calibrated else {}
+        yield Stage(
+            name=f"quantize.{part.name}",
+            function=f"{_STAGES}.quantize:quantize",
+            config=config_of(part.rules),
+            inputs={"weights": "weights", **calibration},
+            tools=_QUANTIZE,
+        )
+    measured = {each.quantization: each for each in reversed(recipe.targets.quantized())}
+    for name, each in reversed(measured.items()):
+        parts_by_role = parts_of(each.target, each.variant)
+        yield Stage(
+            name=f"parity.reference.{name}",
+            function=f"{_STAGES}.parity:reference",
+            config=ReferenceParityConfig(variant=name),
+            inputs={
+                "weights": "weights",
+                "checkpoint": "checkpoint",
+                "golden": "golden",
+                **{f"quantized_{role}": part for role, part in parts_by_role.items()},
+            },
+            tools=(*_TORCH, "pillow", "tokenizers"),
+        )
+
+
+_MIXED_VISION: Mapping[str, tuple[Part, ...]] = {
+    "onnx": (VISION_INT8,),
+    "coreml": (VISION_LUT6,),  # tables, as all of the Neural Engine's
+    "mlx": (),
+}
+
+
+def _preset_parts(target: str, variant: str) -> tuple[Part, ...]:
+    """Of a variant that is no `mixed`."""
+    for name, preset in PRESETS.items():
+        for holder, quantization in preset.quantizations.items():
+            if (holder, name) == (target, variant):
+                return quantization.parts
+    raise AssertionError(f"{target} has no preset {variant}")
+
+
+def parts_of(target: str, variant: str) -> dict[str, str]:
+    """Stage of each part of a quantized variant: `language`, and `vision` where there is one."""
+    if variant == "mixed":
+        names = [*(part.name for part in _MIXED_VISION[target]), quantization_of(target, variant)]
+    else:
+        names = [part.name for part in _preset_parts(target, variant)]
+    parts = [f"quantize.{name}" for name in names]
+    return dict(zip(("vision", "language")[-len(parts) :], parts, strict=True))
+
+
+def _calibration(recipe: Recipe, quantization: Quantization) -> Stage:
+    image, asked = recipe.image, quantization.calibration
+    return Stage(
+        name=CALIBRATION,
+        function=f"{_STAGES}.quantize:calibration",
+        config=CalibrationConfig(
+            image_size=image.size,
+            fit=image.fit,
+            image_position=image.position,
+            scenes=asked.scenes,
+            photographs=asked.photographs,
+            prompts=asked.prompts,
+        ),
+        inputs={"checkpoint": "checkpoint"},
+        tools=("numpy", "pillow", "tokenizers", "scikit-image", "safetensors"),
+    )
+
+
+def _mixed(target: str, name: str, mean_bits: float) -> Iterator[Stage]:
+    inputs = {"weights": "weights", CALIBRATION: CALIBRATION}
+    yield Stage(
+        name=f"policy.{name}",
+        function=f"{_STAGES}.mixed:policy",
+        config=MixedConfig(target=cast(Target, target), mixed_bits=mean_bits),
+        inputs=inputs,
+        tools=_QUANTIZE,
+    )
+    yield Stage(
+        name=f"quantize.{name}",
+        function=f"{_STAGES}.mixed:quantize",
+        config=ChosenConfig(),
+        inputs={**inputs, "policy": f"policy.{name}"},
+        tools=_QUANTIZE,
+    )
+
+
+def onnx_variant(recipe: Recipe, target: OnnxTarget, variant: str) -> Iterator[Stage]:
+    """Tower, embedding and decoder of a variant that is no fp32, and their parity."""
+    language = OnnxVariantLanguageConfig(
+        variant=variant,
+        opset=target.opset,
+        logits=target.logits,
+        context_length=recipe.context_length,
+        max_bits_per_weight=_max_bits(recipe, variant),
+        share_tied=target.share_tied,
+    )
+    half = variant == "fp16"
+    parts = {} if half else parts_of("onnx", variant)
+    yield Stage(
+        name=f"onnx.language.{variant}",
+        function=f"{_STAGES}.onnx_variants:{'language_half' if half else 'language'}",
+        config=language,
+        inputs={"weights": "weights", **({} if half else {"quantized": parts["language"]})},
+        tools=_ONNX,
+    )
+    graphs = {
+        "vision_encoder": onnx_vision_stage(variant),
+        "embed_tokens": f"onnx.language.{variant}",
+        "decoder_model_merged": f"onnx.language.{variant}",
+    }
+    yield Stage(
+        name=f"parity.onnx.{variant}",
+        function=f"{_STAGES}.parity:onnx",
+        config=OnnxParityConfig(
+            variant=variant,
+            logits=target.logits,
+            suffix=VARIANT_SUFFIXES[variant],
+            vision_suffix=VARIANT_SUFFIXES[_vision_variant(variant)],
+            left_padding=False,  # GroupQueryAttention counts positions from the left
+        ),
+        inputs={
+            "golden": "golden",
+            "checkpoint": "checkpoint",
+            **graphs,
+            **_reference("onnx", variant),
+        },
+        tools=("onnxruntime", "numpy", "pillow", "tokenizers"),
+    )
+
+
+def onnx_towers(recipe: Recipe, target: OnnxTarget) -> Iterator[Stage]:
+    """Each smaller tower once, however many variants use it."""
+    config = OnnxVariantVisionConfig(image_size=recipe.image.size, opset=target.opset)
+    for variant in dict.fromkeys(_vision_variant(each) for each in target.variants):
+        if variant == "fp32":
+            continue
+        half = variant == "fp16"
+        quantized = {"quantized": f"quantize.{VISION_INT8.name}", CALIBRATION: CALIBRATION}
+        yield Stage(
+            name=onnx_vision_stage(variant),
+            function=f"{_STAGES}.onnx_variants:{'vision_half' if half else 'vision_int8'}",
+            config=config,
+            inputs={"weights": "weights", **({} if half else quantized)},
+            tools=_ONNX,
+        )
+
+
+def onnx_vision_stage(variant: str) -> str:
+    """Whose tower a variant uses: everything with integers has the same one."""
+    return f"onnx.vision_encoder.{_vision_variant(variant)}"
+
+
+def onnx_graphs(variant: str) -> tuple[str, ...]:
+    """File names, without what follows the first dot, of the graphs of a variant."""
+    suffix = VARIANT_SUFFIXES[variant]
+    tower = VARIANT_SUFFIXES[_vision_variant(variant)]
+    return (f"vision_encoder{tower}", f"embed_tokens{suffix}", f"decoder_model_merged{suffix}")
+
+
+def _vision_variant(variant: str) -> str:
+    return variant if variant in ("fp32", "fp16") else "int8"
+
+
+def _max_bits(recipe: Recipe, variant: str) -> float:
+    if variant == "mixed":
+        assert recipe.quantization is not None
+        return recipe.quantization.mixed_bits + _MIXED_ROOM
+    return _MAX_BITS[variant]
+
+
+def coreml_compressed(recipe: Recipe, variant: str, parts: tuple[str, ...]) -> Iterator[Stage]:
+    """The float16 packages once more with quantized tensors, and their parity."""
+    quantized = parts_of("coreml", variant)
+    for part in parts:
+        role = "vision" if part in ("vision", "projector") else "language"
+        yield Stage(
+            name=f"coreml.{part}.{variant}",
+            function=f"{_STAGES}.coreml_compressed:{part}",
+            config=CompressConfig(),
+            inputs={
+                "packages": f"coreml.{part}.float16",
+                "quantized": quantized[role],
+                **({"weights": "weights"} if part == "decoder" else {}),
+            },
+            tools=_COREML,
+        )
+    yield Stage(
+        name=f"parity.coreml.{variant}",
+        function=f"{_STAGES}.parity:coreml",
+        config=CoreMLParityConfig(
+            variant=variant, precision="float16", max_questions=recipe.goldens.variant_questions
+        ),
+        inputs={
+            "golden": "golden",
+            "checkpoint": "checkpoint",
+            **{part: f"coreml.{part}.{variant}" for part in parts},
+            **_reference("coreml", variant),
+        },
+        tools=("coremltools", "torch", "numpy", "safetensors", "tokenizers"),
+    )
+
+
+def mlx_stages(recipe: Recipe, target: MlxTarget) -> Iterator[Stage]:
+    """A folder for each variant, and its parity."""
+    for variant in target.variants:
+        quantized = quantization_of("mlx", variant) is not None
+        parts = parts_of("mlx", variant) if quantized else {}
+        yield Stage(
+            name=f"mlx.{variant}",
+            function=f"{_STAGES}.mlx:export",
+            config=MlxConfig(),
+            inputs={
+                "weights": "weights",
+                **({"quantized": parts["language"]} if quantized else {}),
+            },
+            tools=("numpy", "torch", "safetensors", "ml-dtypes"),
+        )
+        yield Stage(
+            name=f"parity.mlx.{variant}",
+            function=f"{_STAGES}.parity:mlx",
+            config=MlxParityConfig(variant=variant, max_questions=recipe.goldens.variant_questions),
+            inputs={
+                "golden": "golden",
+                "checkpoint": "checkpoint",
+                "model": f"mlx.{variant}",
+                **(_reference("mlx", variant) if quantized else {}),
+            },
+            tools=(*_MLX, "pillow", "tokenizers"),
+        )
+
+
+def _reference(target: str, variant: str) -> dict[str, str]:
+    name = quantization_of(target, variant)
+    return {} if name is None else {"reference": f"parity.reference.{name}"}

@@ -1,0 +1,216 @@
+"""Stages `onnx.*.<variant>`: the graphs that are smaller than float32."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from fastvlm_compile.progress import Progress
+
+if TYPE_CHECKING:
+    from fastvlm_compile.export.onnx.decoder import DecoderGraphConfig
+    from fastvlm_compile.export.onnx.export import VisionGraphConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxVariantVisionConfig:
+    """Image side S in pixels, and the ONNX opset."""
+
+    image_size: int
+    opset: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxVariantLanguageConfig:
+    """What decides decoder and embedding of a variant.
+
+    Attributes:
+        variant: names the files.
+        opset: of both graphs.
+        logits: of the last position alone, or of all.
+        context_length: positions for which rotary tables are stored.
+        max_bits_per_weight: what the files of each graph may have on disk, everything counted.
+        share_tied: the embedding reads the decoder's file where the head is the same tensor.
+    """
+
+    variant: str
+    opset: int
+    logits: Literal["last", "full"]
+    context_length: int
+    max_bits_per_weight: float
+    share_tied: bool = False
+
+
+def vision_half(
+    config: OnnxVariantVisionConfig, inputs: Mapping[str, Path], out: Path, progress: Progress
+) -> None:
+    """Write `vision_encoder_fp16.onnx`: float16 weights, float32 arithmetic.
+
+    Args:
+        config: image size and opset.
+        inputs: `weights`, a checkpoint in any layout.
+        out: an empty directory.
+        progress: told of each weight.
+    """
+    from fastvlm_compile.export.onnx.vision_half import export_half_vision
+    from reference.checkpoint.tensors import open_checkpoint
+
+    checkpoint = open_checkpoint(inputs["weights"])
+    export_half_vision(_vision_graph(config, inputs), checkpoint, out, progress)
+
+
+def vision_int8(
+    config: OnnxVariantVisionConfig, inputs: Mapping[str, Path], out: Path, progress: Progress
+) -> None:
+    """Write `vision_encoder_quantized.onnx`: static QDQ, depthwise convolutions in float32.
+
+    Args:
+        config: image size and opset.
+        inputs: `weights`, `quantized`, the tower's part, and `calibration`, whose images decide the
+            ranges of the activations.
+        out: an empty directory.
+        progress: told of each image and weight.
+    """
+    from fastvlm_compile.export.onnx.vision_qdq import export_quantized_vision
+    from fastvlm_compile.quantize.calibration import open_calibration
+    from fastvlm_compile.quantize.weights_file import open_quantized
+    from reference.checkpoint.tensors import open_checkpoint
+
+    calibration = open_calibration(inputs["calibration"])
+    export_quantized_vision(
+        _vision_graph(config, inputs),
+        open_checkpoint(inputs["weights"]),
+        open_quantized(inputs["quantized"]),
+        out,
+        progress,
+        calibration_images=map(calibration.pixel_values, calibration.index.image_ids),
+    )
+
+
+def language_half(
+    config: OnnxVariantLanguageConfig, inputs: Mapping[str, Path], out: Path, progress: Progress
+) -> None:
+    """Write `decoder_model_merged_fp16.onnx` and `embed_tokens_fp16.onnx`.
+
+    Args:
+        config: opset and which logits.
+        inputs: `weights`, a checkpoint in any layout.
+        out: an empty directory.
+        progress: told of each weight.
+    """
+    from fastvlm_compile.export.onnx.export_variants import (
+        export_half_decoder,
+        export_half_embedding,
+    )
+    from reference.checkpoint.tensors import open_checkpoint
+
+    checkpoint = open_checkpoint(inputs["weights"])
+    export_half_decoder(
+        _decoder_graph(config, inputs),
+        checkpoint,
+        out,
+        progress,
+        context_length=config.context_length,
+    )
+    export_half_embedding(checkpoint, out, progress, opset=config.opset)
+    _check_bytes(config, inputs, out)
+
+
+def language(
+    config: OnnxVariantLanguageConfig, inputs: Mapping[str, Path], out: Path, progress: Progress
+) -> None:
+    """Write the quantized decoder and embedding; they share a file where the head is tied.
+
+    Args:
+        config: variant, opset and which logits.
+        inputs: `weights`, a checkpoint in any layout, and `quantized`, the language model's part.
+        out: an empty directory.
+        progress: told of each weight.
+    """
+    from fastvlm_compile.export.onnx.export_variants import (
+        export_quantized_decoder,
+        export_quantized_embedding,
+    )
+    from fastvlm_compile.export.onnx.gather_quantized import shares_bytes_with_head
+    from fastvlm_compile.quantize.weights_file import open_quantized
+    from reference.checkpoint.tensors import open_checkpoint
+
+    checkpoint = open_checkpoint(inputs["weights"])
+    quantized = open_quantized(inputs["quantized"])
+    saved = export_quantized_decoder(
+        _decoder_graph(config, inputs),
+        checkpoint,
+        quantized,
+        out,
+        progress,
+        variant=config.variant,
+        context_length=config.context_length,
+    )
+    shared = config.share_tied and saved.data is not None and shares_bytes_with_head(quantized)
+    export_quantized_embedding(
+        quantized,
+        out,
+        progress,
+        opset=config.opset,
+        variant=config.variant,
+        share_with=saved if shared and checkpoint.tied else None,
+    )
+    _check_bytes(config, inputs, out)
+
+
+def _vision_graph(
+    config: OnnxVariantVisionConfig, inputs: Mapping[str, Path]
+) -> "VisionGraphConfig":
+    from dataclasses import replace
+
+    from fastvlm_compile.export.onnx.export import VisionGraphConfig
+    from reference.checkpoint.tensors import open_checkpoint
+
+    model = open_checkpoint(inputs["weights"]).config
+    return VisionGraphConfig(
+        vision=replace(model.vision, image_size=config.image_size),
+        hidden_size=model.text.hidden_size,
+        opset=config.opset,
+    )
+
+
+def _decoder_graph(
+    config: OnnxVariantLanguageConfig, inputs: Mapping[str, Path]
+) -> "DecoderGraphConfig":
+    from fastvlm_compile.export.onnx.decoder import DecoderGraphConfig
+    from reference.checkpoint.tensors import open_checkpoint
+
+    checkpoint = open_checkpoint(inputs["weights"])
+    return DecoderGraphConfig(
+        text=checkpoint.config.text,
+        tied=checkpoint.tied,
+        logits=config.logits,
+        opset=config.opset,
+    )
+
+
+def _check_bytes(config: OnnxVariantLanguageConfig, inputs: Mapping[str, Path], out: Path) -> None:
+    """Each graph with its own data must be as small as the variant's name says."""
+    from math import prod
+
+    from fastvlm_compile.export.onnx.decoder import DECODER
+    from fastvlm_compile.export.onnx.embedding import EMBEDDING
+    from fastvlm_compile.export.onnx.variants import check_variant_bytes
+    from fastvlm_compile.quantize.roles import role_of
+    from reference.checkpoint.names import EMBED_TOKENS, LM_HEAD
+    from reference.checkpoint.tensors import open_checkpoint
+
+    tensors = open_checkpoint(inputs["weights"]).tensors
+    embedding = prod(tensors[EMBED_TOKENS].shape)
+    linears = sum(
+        prod(info.shape)
+        for name, info in tensors.items()
+        if role_of(name, info.shape) == "language"
+    )
+    head = tensors.get(LM_HEAD, tensors[EMBED_TOKENS])
+    for stem, num_weights in ((DECODER, linears + prod(head.shape)), (EMBEDDING, embedding)):
+        check_variant_bytes(
+            sorted(out.glob(f"{stem}*")),
+            num_weights=num_weights,
+            max_bits_per_weight=config.max_bits_per_weight,
+        )

@@ -1,0 +1,161 @@
+"""Sensitivities are those of single tensors, and the search beats uniform bits at equal bytes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fastvlm_compile.progress import silent
+from fastvlm_compile.quantize.affine import round_to_nearest
+from fastvlm_compile.quantize.mixed import CANDIDATES, choose_mixed, method_of, together
+from fastvlm_compile.quantize.policy_file import POLICY, read_choices, write_policy
+from fastvlm_compile.quantize.roles import role_of
+from fastvlm_compile.quantize.scheme import Affine, Palette
+from fastvlm_compile.quantize.sensitivity import Prompt, layer_of, measure_sensitivity
+from fastvlm_compile.quantize.target_bytes import stored_bytes
+from reference.checkpoint.tensors import open_checkpoint
+from reference.errors import UserError
+from reference.loading import load
+from validation.logit_metrics import kl_divergence
+
+INT4 = Affine(bits=4, block_size=32, symmetric=True)
+INT8 = Affine(bits=8, block_size=64, symmetric=True)
+NAMES = (
+    "model.embed_tokens.weight",
+    "model.layers.0.self_attn.v_proj.weight",
+    "model.layers.1.mlp.down_proj.weight",
+    "lm_head.weight",
+)
+
+
+def quantize(name, weight, scheme):
+    return round_to_nearest(weight.numpy(), scheme)
+
+
+@pytest.fixture(scope="module")
+def model(random_checkpoint: Path):
+    return load(random_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def prompts(model):
+    generator = torch.Generator().manual_seed(0)
+    ids = [torch.randint(0, 300, (1, length), generator=generator) for length in (5, 9)]
+    features = torch.randn(1, 4, model.config.text.hidden_size, generator=generator)
+    with_image = torch.cat([ids[0], torch.tensor([[-200]]), ids[1]], dim=1)
+    return [
+        Prompt(input_ids=ids[1], image_features=None),
+        Prompt(input_ids=with_image, image_features=features),
+    ]
+
+
+def whole_kl(model, prompts, name, scheme):
+    """The same number the plain way: the whole model twice, nothing kept."""
+    parameter = model.get_parameter(
+        "language." + name.removeprefix("model.").removeprefix("language.")
+    )
+    rows = []
+    for prompt in prompts:
+        with torch.inference_mode():
+            before, _ = model.language(model.splice(prompt.input_ids, prompt.image_features))
+            original = parameter.data
+            tensor = round_to_nearest(original.numpy(), scheme)
+            parameter.data = torch.from_numpy(tensor.dequantize())
+            after, _ = model.language(model.splice(prompt.input_ids, prompt.image_features))
+            parameter.data = original
+        rows.append(kl_divergence(before[0].numpy(), after[0].numpy()))
+    return float(np.concatenate(rows).mean())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sensitivity_is_the_divergence_with_that_tensor_alone_changed(model, prompts, name):
+    found = measure_sensitivity(model, prompts, {name: (INT4, INT8)}, quantize, silent)[name]
+    for each in found:
+        expected = whole_kl(model, prompts, name, each.scheme)
+        assert each.kl_mean == pytest.approx(expected, rel=1e-3, abs=1e-7)
+    assert found[0].kl_mean > found[1].kl_mean
+
+
+def test_the_model_is_left_as_it_was(model, prompts):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    measure_sensitivity(model, prompts, dict.fromkeys(NAMES, (INT4,)), quantize, silent)
+    together(model, prompts, dict.fromkeys(NAMES, INT4), quantize)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_layers_are_read_off_the_names():
+    assert [layer_of(name) for name in NAMES][:3] == [-1, 0, 1]
+    assert layer_of("lm_head.weight") > 1000
+
+
+@pytest.fixture(scope="module")
+def shapes(random_checkpoint):
+    tensors = open_checkpoint(random_checkpoint).tensors
+    roles = ("embedding", "head", "language")
+    return {n: i.shape for n, i in tensors.items() if role_of(n, i.shape) in roles}
+
+
+@pytest.fixture(scope="module")
+def policy(model, prompts, shapes):
+    return choose_mixed(
+        model,
+        prompts,
+        shapes,
+        target="onnx",
+        mean_bits=uniform_bits(shapes, INT4),
+        quantize=quantize,
+        progress=silent,
+    )
+
+
+def uniform_bits(shapes, scheme):
+    weights = sum(int(np.prod(shape)) for shape in shapes.values())
+    return 8 * sum(stored_bytes("onnx", scheme, s) for s in shapes.values()) / weights
+
+
+def test_mixed_bits_lose_less_than_uniform_ones_of_the_same_bytes(policy, model, prompts, shapes):
+    assert policy.bits_per_weight <= uniform_bits(shapes, INT4)
+    uniform = together(model, prompts, dict.fromkeys(shapes, INT4), quantize)
+    assert policy.measured_kl < uniform
+    chosen = {choice.scheme for choice in policy.choices.values()}
+    assert len(chosen) > 1, "a uniform choice would prove nothing"
+
+
+def test_the_predicted_loss_is_the_sum_of_the_chosen_ones(policy):
+    chosen = [
+        next(s.kl_mean for s in policy.sensitivities[name] if s.scheme == choice.scheme)
+        for name, choice in policy.choices.items()
+    ]
+    assert policy.predicted_kl == pytest.approx(sum(chosen))
+
+
+def test_a_policy_is_read_as_it_was_written(policy, tmp_path):
+    write_policy(tmp_path, policy)
+    assert read_choices(tmp_path) == policy.choices
+
+
+def test_a_damaged_policy_is_refused_by_name(policy, tmp_path):
+    write_policy(tmp_path, policy)
+    path = tmp_path / POLICY
+    path.write_text(path.read_text().replace('"affine"', '"magic"'))
+    with pytest.raises(UserError, match=POLICY):
+        read_choices(tmp_path)
+
+
+def test_candidates_fit_their_targets_and_methods_fit_the_candidates():
+    assert all(isinstance(scheme, Palette) for scheme in CANDIDATES["coreml"])
+    assert all(isinstance(scheme, Affine) for scheme in CANDIDATES["mlx"] + CANDIDATES["onnx"])
+    assert method_of("lm_head.weight", INT4) == "gptq"
+    assert method_of("model.embed_tokens.weight", INT4) == "search"
+    assert method_of("lm_head.weight", Palette(bits=4, group_size=16)) == "clustering"
+
+
+def test_bytes_of_a_target_count_its_scales():
+    shape = (64, 128)
+    assert stored_bytes("onnx", INT4, shape) == 64 * 128 // 2 + 64 * 4 * 4
+    assert stored_bytes("coreml", INT4, shape) == 64 * 128 // 2 + 64 * 4 * 2
+    assert stored_bytes("coreml", Palette(bits=4, group_size=16), shape) == 4096 + 4 * 16 * 2
+    asymmetric = Affine(bits=4, block_size=32, symmetric=False)
+    assert stored_bytes("mlx", asymmetric, shape) == 4096 + 64 * 4 * 4 + 64 * 4 // 2

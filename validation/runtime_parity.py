@@ -1,0 +1,119 @@
+"""Any runtime against the goldens, through the interface that all of them share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from reference.errors import UserError
+from reference.prompt import PromptTokenizer
+from validation.component_parity import measure_embed_tokens, measure_vision_encoder
+from validation.decoder_parity import compare_rows
+from validation.decoder_routes import Rows
+from validation.end_to_end_parity import measure_generations, measure_task
+from validation.goldens import Goldens
+from validation.measurement import Measurement
+from validation.progress import Progress, Steps
+from validation.runtimes.base import Floats, Runtime
+from validation.runtimes.checked import CheckedRuntime
+from validation.tally import Tally
+from validation.task import ALL_QUESTIONS
+from validation.tensor_parity import Comparison, Tolerance, Where
+
+COMPONENTS = ("vision_encoder", "embed_tokens", "decoder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeParity:
+    """How a runtime is measured.
+
+    Attributes:
+        target, variant: under which the measurements are filed.
+        tolerance: for the smallest passing tolerances.
+        dequantized: what the reference with the same quantized weights returned; None where
+            nothing is quantized.
+        max_questions: of the goldens' task questions, the first so many.
+    """
+
+    target: str
+    variant: str
+    tolerance: Tolerance
+    dequantized: Goldens | None = None
+    max_questions: int = ALL_QUESTIONS
+
+
+def measure_runtime(
+    config: RuntimeParity,
+    *,
+    goldens: Goldens,
+    runtime: Runtime,
+    tokenizer: PromptTokenizer,
+    progress: Progress,
+) -> tuple[Measurement, ...]:
+    """Every component alone on golden inputs, then the whole from pixels to tokens.
+
+    Components that fail give failed structural measurements. Where weights are quantized every
+    component is measured once more as `<component>_conversion`, against the reference with the
+    same quantized weights.
+
+    Raises:
+        GoldenError: the goldens are damaged.
+    """
+    index = goldens.index
+    scenes = {question.scene_id for question in index.questions}
+    passes = 1 if config.dequantized is None else 2
+    num_parts = len(index.image_ids) + 1 + len(index.cases)
+    steps = Steps(progress, passes * num_parts + len(index.cases) + len(scenes))
+    comparison = Comparison(goldens=goldens, tolerance=config.tolerance, steps=steps)
+    checked = CheckedRuntime(runtime, goldens.shape)
+    tallies = _tallies(config, runtime, COMPONENTS)
+    features = _measure_components(comparison, checked, tallies)
+    if config.dequantized is not None:
+        again = _tallies(config, runtime, [f"{name}_conversion" for name in COMPONENTS])
+        _measure_components(replace(comparison, goldens=config.dequantized), checked, again)
+        tallies += again
+    (whole,) = _tallies(config, runtime, ["end_to_end"])
+    measure_generations(comparison, checked, whole, features)
+    not_run = measure_task(
+        comparison, checked, whole, tokenizer, max_questions=config.max_questions
+    )
+    steps.end()
+    measured = [each for tally in (*tallies, whole) for each in tally.measurements()]
+    return (*measured, *not_run)
+
+
+def _tallies(config: RuntimeParity, runtime: Runtime, components: Sequence[str]) -> list[Tally]:
+    return [
+        Tally(
+            target=config.target,
+            variant=config.variant,
+            component=name,
+            executor=runtime.executor,
+            executed_by_core_ml=runtime.executed_by_core_ml,
+        )
+        for name in components
+    ]
+
+
+def _measure_components(
+    comparison: Comparison, runtime: Runtime, tallies: Sequence[Tally]
+) -> dict[str, Floats]:
+    vision, embedding, decoder = tallies
+    features = measure_vision_encoder(comparison, runtime, vision, batched=True)
+    measure_embed_tokens(comparison, runtime, embedding)
+    _measure_decoder(comparison, runtime, decoder)
+    return features
+
+
+def _measure_decoder(comparison: Comparison, runtime: Runtime, tally: Tally) -> None:
+    """Golden embeddings of prompt and answer -> logits, all positions in one pass."""
+    for case in comparison.goldens.index.cases:
+        comparison.steps.begin(f"decoder, {case.id}")
+        embeds = comparison.goldens.inputs_embeds(case)
+        where = Where(case=case.id, route="one pass")
+        try:
+            logits = runtime.logits(embeds[None])[0]
+        except UserError as error:
+            tally.structure((error.message,), case=str(where))
+            continue
+        tally.structure((), case=str(where))
+        rows = Rows(first=len(embeds) - len(logits), logits=logits)
+        compare_rows(comparison, tally, where, case=case, rows=rows)
