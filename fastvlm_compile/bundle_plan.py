@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -22,13 +21,16 @@ from fastvlm_compile.plan import (
     TORCH_WEIGHTS,
     WEIGHTS,
     coreml_parts,
+    further_sizes,
     onnx_graph_stages,
 )
-from fastvlm_compile.plan_variants import onnx_graphs, parts_of
+from fastvlm_compile.plan_quantize import parts_of
+from fastvlm_compile.plan_variants import onnx_graphs
 from fastvlm_compile.recipe import CoreMLTarget, Recipe, Targets, quantization_of
 from fastvlm_compile.runner import Finished
 from fastvlm_compile.structure import to_plain
 from fastvlm_compile.verdict import Artifact
+from fastvlm_compile.weight_count import num_weights
 
 if TYPE_CHECKING:
     from reference.checkpoint.tensors import Checkpoint
@@ -70,6 +72,7 @@ def plan_bundle(
         image_position=recipe.image.position,
         context_length=recipe.context_length,
         tokens_per_image=(recipe.image.size // 64) ** 2,
+        further_coreml_sizes=further_sizes(recipe),
     )
     parts = tuple(_parts(recipe, artifacts, judgement))
     raw_config = json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))
@@ -113,7 +116,7 @@ def _parts(
         for name in targets.measured().get("reference", ()):
             outputs = artifacts[f"parity.reference.{name}"].folder / OUTPUTS_FILE
             yield Part(path=f"{quantized_goldens(name)}/{OUTPUTS_FILE}", source=outputs)
-    for path in (judgement.json_path, judgement.markdown_path):
+    for path in judgement.files:
         yield Part(path=f"reports/{path.name}", source=path)
 
 
@@ -135,7 +138,7 @@ def _variants(
                 target=target,
                 variant=variant,
                 files=_files_of(recipe.targets, parts, target, variant),
-                num_weights=_num_weights(checkpoint, _prefix_of(recipe.targets, target)),
+                num_weights=num_weights(checkpoint, recipe.targets, target),
                 gates=tuple(rows),
                 quantization=quantization_of(target, variant) or "",
             )
@@ -144,7 +147,7 @@ def _variants(
             target="torch",
             variant=_TORCH_VARIANT,
             files=("torch",),
-            num_weights=_num_weights(checkpoint, ""),
+            num_weights=num_weights(checkpoint, recipe.targets, "torch"),
             gates=(),
         )
 
@@ -162,14 +165,6 @@ def _files_of(
         folder = coreml_folder(targets.coreml.ship, variant)
         return tuple(part.path for part in _in_folder(parts, folder))
     return ()
-
-
-def _prefix_of(targets: Targets, target: str) -> str:
-    """Of the names of the tensors that a target holds."""
-    from reference.checkpoint.names import VISION_PREFIX
-
-    tower_alone = targets.coreml is not None and targets.coreml.language is None
-    return VISION_PREFIX if target == "coreml" and tower_alone else ""
 
 
 def _quantizations(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, dict[str, str]]:
@@ -195,20 +190,6 @@ def _stem(path: str) -> str:
 def _in_folder(parts: tuple[Part, ...], folder: str) -> Iterator[Part]:
     """The parts right in a folder."""
     return (part for part in parts if PurePosixPath(part.path).parent.as_posix() == folder)
-
-
-def _num_weights(checkpoint: "Checkpoint", prefix: str) -> int:
-    """Numbers in the tensors of a prefix that FastVLM computes with, a shared one counted once."""
-    from reference.checkpoint.names import HEAD_PROJECTION, LM_HEAD
-
-    unused = {HEAD_PROJECTION} | ({LM_HEAD} if checkpoint.tied else set())
-    return sum(
-        math.prod(info.shape)
-        for name, info in checkpoint.tensors.items()
-        if name.startswith(prefix)
-        and name not in unused
-        and not name.endswith(".num_batches_tracked")
-    )
 
 
 def _provenance(recipe: Recipe, finished: Finished) -> Provenance:

@@ -40,6 +40,10 @@ COMMANDS = {
         "fastvlm_compile.commands.coreml:coreml",
         "Run, inspect and compare Core ML packages.",
     ),
+    "corruptions": (
+        "fastvlm_compile.commands.quantized_corruptions:corruptions",
+        "Damage quantized artifacts and tell what notices.",
+    ),
     "verify": ("fastvlm_compile.commands.verify:verify", "Check every byte of a bundle."),
     "doctor": ("fastvlm_compile.commands.doctor:doctor", "Tell what is installed and what is not."),
 }

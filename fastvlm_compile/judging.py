@@ -6,16 +6,22 @@ from pathlib import Path
 
 from fastvlm_compile.durable import refusals
 from fastvlm_compile.errors import GateError, StoreError
+from fastvlm_compile.report.policies import policy_summaries
+from fastvlm_compile.report.variants import variant_rows
+from fastvlm_compile.report.variants_plot import variants_plot
+from fastvlm_compile.report.variants_table import variants_page
 from fastvlm_compile.store import Store
 from fastvlm_compile.verdict import Artifact
 from validation.compression_table import compression_table
 from validation.error_table import error_table
 from validation.gate_table import markdown_table, summary, terminal_table
 from validation.gates import Gate, GateRow, judge
+from validation.measurement import Measurement
 from validation.parity_file import ParityReport, read_parity, write_parity
 from validation.quantized_variants import QuantizedVariant
 
 PARITY_FILE = "parity.json"
+PLOT_FILE = "variants.svg"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +31,15 @@ class Judgement:
     report: ParityReport
     json_path: Path
     markdown_path: Path
+    variants_path: Path
+    """Bytes against quality, as Markdown."""
+    plot_path: Path
+    """The same as a plot."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that goes into a bundle's reports."""
+        return (self.json_path, self.markdown_path, self.variants_path, self.plot_path)
 
     @property
     def rows(self) -> tuple[GateRow, ...]:
@@ -51,6 +66,7 @@ def judge_gates(
     *,
     recipe: str,
     quantized: tuple[QuantizedVariant, ...],
+    sizes: tuple[Measurement, ...],
     store: Store,
 ) -> Judgement:
     """Judge every gate and write the report, whatever the verdicts are.
@@ -61,31 +77,49 @@ def judge_gates(
         artifacts: of the build.
         recipe: name of the folder that the report goes to.
         quantized: variants whose error has a share of compression.
+        sizes: of all variants, see `report.sizes`; they are reported beside the rest.
         store: takes the report.
     """
-    measurements = tuple(
+    measured = (
         measurement
         for stage in parity_stages
         for measurement in read_parity(artifacts[stage].folder / PARITY_FILE).measurements
     )
+    measurements = (*measured, *sizes)
     report = ParityReport(measurements=measurements, gates=judge(measurements, gates))
     folder = store.root / "reports" / recipe
     judgement = Judgement(
-        report=report, json_path=folder / PARITY_FILE, markdown_path=folder / "parity.md"
+        report=report,
+        json_path=folder / PARITY_FILE,
+        markdown_path=folder / "parity.md",
+        variants_path=folder / "variants.md",
+        plot_path=folder / PLOT_FILE,
     )
+    rows = variant_rows(measurements)
+    policies = policy_summaries(quantized, artifacts)
+    sections = (
+        markdown_table(report.gates),
+        compression_table(measurements, quantized),
+        error_table(measurements),
+    )
+    pages = {
+        judgement.markdown_path: "\n".join((f"# Parity of {recipe}\n", *filter(None, sections))),
+        judgement.variants_path: variants_page(recipe, rows, policies, plot=PLOT_FILE),
+        judgement.plot_path: variants_plot(recipe, rows),
+    }
+    _write(judgement, pages, store)
+    return judgement
+
+
+def _write(judgement: Judgement, pages: Mapping[Path, str], store: Store) -> None:
+    folder = judgement.json_path.parent
     with refusals(StoreError, store.root):
         store.disk.make_folder(folder)
         aside = folder / f".{PARITY_FILE}"
-        write_parity(aside, report)
+        write_parity(aside, judgement.report)
         aside.rename(judgement.json_path)
-        sections = (
-            markdown_table(report.gates),
-            compression_table(measurements, quantized),
-            error_table(measurements),
-        )
-        text = "\n".join((f"# Parity of {recipe}\n", *filter(None, sections)))
-        store.disk.write(judgement.markdown_path, text.encode())
-    return judgement
+        for path, text in pages.items():
+            store.disk.write(path, text.encode())
 
 
 def refuse_failures(judgement: Judgement) -> None:

@@ -18,6 +18,7 @@ from fastvlm_compile.judging import Judgement, judge_gates, refuse_failures
 from fastvlm_compile.plan import make_plan, parity_stages
 from fastvlm_compile.publish import Publication, publish
 from fastvlm_compile.recipe import Recipe
+from fastvlm_compile.report.sizes import measure_sizes
 from fastvlm_compile.runner import Workshop, run_stages
 from fastvlm_compile.store import Store
 
@@ -64,6 +65,7 @@ def build(request: BuildRequest, reporter: Reporter) -> BuildResult:
             finished.artifacts,
             recipe=recipe.name,
             quantized=recipe.targets.quantized(),
+            sizes=measure_sizes(recipe.targets, finished.artifacts),
             store=store,
         )
         refuse_failures(judgement)

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from fastvlm_compile.plan_quantize import quantized_stages
 from fastvlm_compile.plan_variants import (
     coreml_compressed,
     mlx_stages,
     onnx_towers,
     onnx_variant,
     onnx_vision_stage,
-    quantized_stages,
 )
 from fastvlm_compile.recipe import CoreMLLanguage, CoreMLTarget, OnnxTarget, Precision, Recipe
 from fastvlm_compile.stage import Plan, Source, Stage
@@ -19,6 +19,7 @@ from fastvlm_compile.stages.checkpoint import (
     TorchWeightsConfig,
 )
 from fastvlm_compile.stages.coreml import CoreMLVisionConfig
+from fastvlm_compile.stages.coreml_compressed import CoreMLPart
 from fastvlm_compile.stages.coreml_language import (
     CoreMLDecoderConfig,
     CoreMLEmbeddingConfig,
@@ -33,7 +34,7 @@ CHECKPOINT = "checkpoint"
 GOLDEN = "golden"
 TORCH_WEIGHTS = "torch.weights"
 ONNX_GRAPHS = ("vision_encoder", "embed_tokens", "decoder_model_merged")
-COREML_PARTS = ("vision", "projector", "embedding", "decoder")
+COREML_PARTS: tuple[CoreMLPart, ...] = ("vision", "projector", "embedding", "decoder")
 """In the order of use; without `language` the first alone."""
 
 _STAGES = "fastvlm_compile.stages"
@@ -46,6 +47,7 @@ _SYNTHETIC_KEYS = {name: f"checkpoint.synthetic.{name}" for name in ("size", "se
 _IMAGE_KEYS = {"image_size": "image.size", "fit": "image.fit", "image_position": "image.position"}
 _QUANTIZATION_KEYS = {
     "mixed_bits": "quantization.mixed_bits",
+    "mixed_positions": "quantization.mixed_positions",
     "max_questions": "goldens.variant_questions",
 }
 _GOLDEN_KEYS = {
@@ -148,14 +150,14 @@ def _golden(recipe: Recipe) -> Stage:
             max_new_tokens=goldens.max_new_tokens,
             task_questions=goldens.task_questions,
             context_to_fill=recipe.context_length if goldens.fill_context else 0,
-            image_sizes=_image_sizes(recipe),
+            image_sizes=further_sizes(recipe),
         ),
         inputs={"weights": WEIGHTS, "checkpoint": CHECKPOINT},
         tools=(*_MODEL_TOOLS, "pillow", "tokenizers", "scikit-image"),
     )
 
 
-def _image_sizes(recipe: Recipe) -> tuple[int, ...]:
+def further_sizes(recipe: Recipe) -> tuple[int, ...]:
     """What the Core ML packages take beside `image.size`."""
     return () if recipe.targets.coreml is None else recipe.targets.coreml.image_sizes
 
@@ -204,7 +206,7 @@ def _onnx_fp32(recipe: Recipe, target: OnnxTarget) -> Iterator[Stage]:
     )
 
 
-def coreml_parts(target: CoreMLTarget) -> tuple[str, ...]:
+def coreml_parts(target: CoreMLTarget) -> tuple[CoreMLPart, ...]:
     """What is built of each precision."""
     return COREML_PARTS if target.language is not None else COREML_PARTS[:1]
 
@@ -216,7 +218,7 @@ def _coreml(recipe: Recipe, target: CoreMLTarget) -> Iterator[Stage]:
             "coreml:vision",
             CoreMLVisionConfig(
                 image_size=recipe.image.size,
-                image_sizes=_image_sizes(recipe),
+                image_sizes=further_sizes(recipe),
                 precision=precision,
             ),
         )
@@ -248,7 +250,7 @@ def _coreml_language(
         f"coreml.projector.{precision}",
         "coreml_language:projector",
         CoreMLProjectorConfig(
-            image_size=recipe.image.size, image_sizes=_image_sizes(recipe), precision=precision
+            image_size=recipe.image.size, image_sizes=further_sizes(recipe), precision=precision
         ),
     )
     yield _coreml_part(

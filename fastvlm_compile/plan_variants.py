@@ -1,20 +1,18 @@
-"""The stages of float16 and quantized variants: quantize once, encode for each target. Pure."""
+"""The stages of float16 and quantized variants, each an encoding of shared tensors. Pure."""
 
-from collections.abc import Iterator, Mapping
-from typing import cast
+from collections.abc import Iterator
 
 from fastvlm_compile.export.onnx.variants import VARIANT_SUFFIXES
-from fastvlm_compile.quantize.presets import PRESETS, VISION_INT8, VISION_LUT6, Part, Target
+from fastvlm_compile.plan_quantize import CALIBRATION, parts_of
+from fastvlm_compile.quantize.presets import VISION_INT8, PartRole
 from fastvlm_compile.recipe import (
     MlxTarget,
     OnnxTarget,
-    Quantization,
     Recipe,
     quantization_of,
 )
 from fastvlm_compile.stage import Stage
-from fastvlm_compile.stages.coreml_compressed import CompressConfig
-from fastvlm_compile.stages.mixed import ChosenConfig, MixedConfig
+from fastvlm_compile.stages.coreml_compressed import CompressConfig, CoreMLPart
 from fastvlm_compile.stages.mlx import MlxConfig
 from fastvlm_compile.stages.onnx_variants import (
     OnnxVariantLanguageConfig,
@@ -24,15 +22,10 @@ from fastvlm_compile.stages.parity import (
     CoreMLParityConfig,
     MlxParityConfig,
     OnnxParityConfig,
-    ReferenceParityConfig,
 )
-from fastvlm_compile.stages.quantize import CalibrationConfig, config_of
-
-CALIBRATION = "calibration"
 
 _STAGES = "fastvlm_compile.stages"
 _TORCH = ("torch", "numpy", "safetensors")
-_QUANTIZE = (*_TORCH, "numba")
 _ONNX = (*_TORCH, "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime")
 _COREML = (*_TORCH, "coremltools")
 _MLX = ("numpy", "safetensors", "mlx", "mlx-lm")
@@ -41,104 +34,6 @@ _MAX_BITS = {"fp16": 16.5, "int8": 9.0, "int4": 5.1, "int4-fast": 4.4}
 """Of each ONNX graph of the language model on disk, per weight, with norms, biases and graph."""
 _MIXED_ROOM = 0.1
 """What norms, biases and graph may add to the budget of `mixed`, bits per weight."""
-
-
-def quantized_stages(recipe: Recipe, quantization: Quantization) -> Iterator[Stage]:
-    """Calibration, every part of every quantization once, and the reference with these weights."""
-    yield _calibration(recipe, quantization)
-    parts: dict[str, Part] = {}
-    for each in recipe.targets.quantized():
-        if each.variant == "mixed":
-            yield from _mixed(each.target, each.quantization, quantization.mixed_bits)
-            parts |= {part.name: part for part in _MIXED_VISION[each.target]}
-        else:
-            parts |= {part.name: part for part in _preset_parts(each.target, each.variant)}
-    for part in parts.values():
-        calibration = {CALIBRATION: CALIBRATION} if part.calibrated else {}
-        yield Stage(
-            name=f"quantize.{part.name}",
-            function=f"{_STAGES}.quantize:quantize",
-            config=config_of(part.rules),
-            inputs={"weights": "weights", **calibration},
-            tools=_QUANTIZE,
-        )
-    measured = {each.quantization: each for each in reversed(recipe.targets.quantized())}
-    for name, each in reversed(measured.items()):
-        parts_by_role = parts_of(each.target, each.variant)
-        yield Stage(
-            name=f"parity.reference.{name}",
-            function=f"{_STAGES}.parity:reference",
-            config=ReferenceParityConfig(variant=name),
-            inputs={
-                "weights": "weights",
-                "checkpoint": "checkpoint",
-                "golden": "golden",
-                **{f"quantized_{role}": part for role, part in parts_by_role.items()},
-            },
-            tools=(*_TORCH, "pillow", "tokenizers"),
-        )
-
-
-_MIXED_VISION: Mapping[str, tuple[Part, ...]] = {
-    "onnx": (VISION_INT8,),
-    "coreml": (VISION_LUT6,),  # tables, as all of the Neural Engine's
-    "mlx": (),
-}
-
-
-def _preset_parts(target: str, variant: str) -> tuple[Part, ...]:
-    """Of a variant that is no `mixed`."""
-    for name, preset in PRESETS.items():
-        for holder, quantization in preset.quantizations.items():
-            if (holder, name) == (target, variant):
-                return quantization.parts
-    raise AssertionError(f"{target} has no preset {variant}")
-
-
-def parts_of(target: str, variant: str) -> dict[str, str]:
-    """Stage of each part of a quantized variant: `language`, and `vision` where there is one."""
-    if variant == "mixed":
-        names = [*(part.name for part in _MIXED_VISION[target]), quantization_of(target, variant)]
-    else:
-        names = [part.name for part in _preset_parts(target, variant)]
-    parts = [f"quantize.{name}" for name in names]
-    return dict(zip(("vision", "language")[-len(parts) :], parts, strict=True))
-
-
-def _calibration(recipe: Recipe, quantization: Quantization) -> Stage:
-    image, asked = recipe.image, quantization.calibration
-    return Stage(
-        name=CALIBRATION,
-        function=f"{_STAGES}.quantize:calibration",
-        config=CalibrationConfig(
-            image_size=image.size,
-            fit=image.fit,
-            image_position=image.position,
-            scenes=asked.scenes,
-            photographs=asked.photographs,
-            prompts=asked.prompts,
-        ),
-        inputs={"checkpoint": "checkpoint"},
-        tools=("numpy", "pillow", "tokenizers", "scikit-image", "safetensors"),
-    )
-
-
-def _mixed(target: str, name: str, mean_bits: float) -> Iterator[Stage]:
-    inputs = {"weights": "weights", CALIBRATION: CALIBRATION}
-    yield Stage(
-        name=f"policy.{name}",
-        function=f"{_STAGES}.mixed:policy",
-        config=MixedConfig(target=cast(Target, target), mixed_bits=mean_bits),
-        inputs=inputs,
-        tools=_QUANTIZE,
-    )
-    yield Stage(
-        name=f"quantize.{name}",
-        function=f"{_STAGES}.mixed:quantize",
-        config=ChosenConfig(),
-        inputs={**inputs, "policy": f"policy.{name}"},
-        tools=_QUANTIZE,
-    )
 
 
 def onnx_variant(recipe: Recipe, target: OnnxTarget, variant: str) -> Iterator[Stage]:
@@ -225,19 +120,21 @@ def _max_bits(recipe: Recipe, variant: str) -> float:
     return _MAX_BITS[variant]
 
 
-def coreml_compressed(recipe: Recipe, variant: str, parts: tuple[str, ...]) -> Iterator[Stage]:
+def coreml_compressed(
+    recipe: Recipe, variant: str, parts: tuple[CoreMLPart, ...]
+) -> Iterator[Stage]:
     """The float16 packages once more with quantized tensors, and their parity."""
     quantized = parts_of("coreml", variant)
     for part in parts:
-        role = "vision" if part in ("vision", "projector") else "language"
+        role: PartRole = "vision" if part in ("vision", "projector") else "language"
         yield Stage(
             name=f"coreml.{part}.{variant}",
-            function=f"{_STAGES}.coreml_compressed:{part}",
-            config=CompressConfig(),
+            function=f"{_STAGES}.coreml_compressed:compress",
+            config=CompressConfig(part=part),
             inputs={
                 "packages": f"coreml.{part}.float16",
                 "quantized": quantized[role],
-                **({"weights": "weights"} if part == "decoder" else {}),
+                "weights": "weights",
             },
             tools=_COREML,
         )
@@ -268,7 +165,7 @@ def mlx_stages(recipe: Recipe, target: MlxTarget) -> Iterator[Stage]:
             config=MlxConfig(),
             inputs={
                 "weights": "weights",
-                **({"quantized": parts["language"]} if quantized else {}),
+                **{f"quantized_{role}": part for role, part in parts.items()},
             },
             tools=("numpy", "torch", "safetensors", "ml-dtypes"),
         )

@@ -32,7 +32,10 @@ MlxVariant = Literal["fp16", "int8", "int4", "int4-fast", "mixed"]
 _GRAPHS = ("vision_encoder", "embed_tokens", "decoder")
 
 COMPONENTS = {
-    "reference": ("vision", "projector", "vision_encoder", "embedding", "decoder", "end_to_end"),
+    "reference": (
+        *("vision", "projector", "vision_encoder", "embedding", "decoder", "end_to_end"),
+        "held_out",
+    ),
     "onnx": (*_GRAPHS, *(f"{name}_conversion" for name in _GRAPHS), "end_to_end"),
     "mlx": (*_GRAPHS, *(f"{name}_conversion" for name in _GRAPHS), "end_to_end"),
     "coreml": (
@@ -218,6 +221,8 @@ class Quantization:
     calibration: Calibration
     mixed_bits: Annotated[float, Rule(holds=lambda n: 2 <= n <= 8, expected="2 to 8 bits")] = 0
     """Bits per weight, at most, of the language model in the variant `mixed`."""
+    mixed_positions: Count = 768
+    """Of calibration prompts, about, on which each way to store each tensor is measured for it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,6 +74,10 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "task_accuracy_drop": Metric(
             better="lower", meaning="accuracy of the reference minus accuracy of the candidate"
         ),
+        "size_bytes": Metric(better="lower", meaning="bytes of all files of a variant"),
+        "bits_per_weight": Metric(
+            better="lower", meaning="bits of these files per weight of the model in them"
+        ),
     }
 )
 

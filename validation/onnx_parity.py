@@ -11,7 +11,7 @@ from validation.end_to_end_parity import measure_generations, measure_task
 from validation.goldens import Goldens
 from validation.measurement import Measurement
 from validation.progress import Progress, Steps
-from validation.runtimes.base import Floats
+from validation.runtimes.base import Floats, Runtime
 from validation.runtimes.checked import CheckedRuntime
 from validation.runtimes.onnx_decoder import NotADecoderError
 from validation.runtimes.onnx_graph import OnnxGraph
@@ -21,6 +21,7 @@ from validation.runtimes.onnx_signatures import (
     vision_encoder_signature,
 )
 from validation.runtimes.onnxruntime_runtime import OnnxRuntime
+from validation.runtimes.remembering import RememberingRuntime
 from validation.signature import Signature, signature_problems
 from validation.tally import Tally
 from validation.tensor_parity import Comparison, Tolerance
@@ -73,12 +74,13 @@ def measure_onnx(
     steps = Steps(progress, passes * num_parts + len(index.cases) + len(scenes))
     comparison = Comparison(goldens=goldens, tolerance=config.tolerance, steps=steps)
     tallies = _tallies(config, runtime, COMPONENTS)
-    features = _measure_components(comparison, config, runtime, tallies)
+    images = RememberingRuntime(runtime)
+    features = _measure_components(comparison, config, runtime, images, tallies)
     again: list[Tally] = []
     if config.dequantized is not None:
         again = _tallies(config, runtime, [f"{name}_conversion" for name in COMPONENTS])
         quantized = replace(comparison, goldens=config.dequantized)
-        _measure_components(quantized, config, runtime, again)
+        _measure_components(quantized, config, runtime, images, again)
     (whole,) = _tallies(config, runtime, ["end_to_end"])
     checked = CheckedRuntime(runtime, goldens.shape)
     measure_generations(comparison, checked, whole, features)
@@ -96,14 +98,19 @@ def _tallies(config: OnnxParity, runtime: OnnxRuntime, components: Sequence[str]
 
 
 def _measure_components(
-    comparison: Comparison, config: OnnxParity, runtime: OnnxRuntime, tallies: Sequence[Tally]
+    comparison: Comparison,
+    config: OnnxParity,
+    runtime: OnnxRuntime,
+    images: Runtime,
+    tallies: Sequence[Tally],
 ) -> dict[str, Floats]:
-    """The three graphs alone; returns the features of each image, for the whole's own answers."""
+    """The three graphs alone, `images` being the same runtime with a memory; returns the features
+    of each image, for the whole's own answers."""
     vision, embedding, decoder = tallies
     shape = comparison.goldens.shape
     _check(vision, runtime.vision_graph, vision_encoder_signature(shape))
     batched = _is_batched(runtime.vision_graph)
-    features = measure_vision_encoder(comparison, runtime, vision, batched=batched)
+    features = measure_vision_encoder(comparison, images, vision, batched=batched)
     _check(embedding, runtime.embed_graph, embed_tokens_signature(shape))
     measure_embed_tokens(comparison, runtime, embedding)
     _measure_decoder(comparison, config, runtime, decoder)

@@ -5,11 +5,13 @@ runtimes' own error can be told apart (see `validation.substituted_goldens`).
 """
 
 from collections.abc import Iterator
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from reference.preprocess import preprocess
 from reference.prompt import PromptTokenizer
 from validation.end_to_end_parity import measure_generations, measure_task
 from validation.goldens import GoldenCase, Goldens
@@ -26,12 +28,20 @@ if TYPE_CHECKING:
     from reference.fastvlm import FastVLM
 
 TARGET = "reference"
-COMPONENTS = ("vision", "projector", "vision_encoder", "embedding", "decoder", "end_to_end")
-"""`vision_encoder` is tower and projector together."""
+COMPONENTS = (
+    *("vision", "projector", "vision_encoder", "embedding", "decoder", "end_to_end"),
+    "held_out",
+)
+"""`vision_encoder` is tower and projector together. `held_out` are the task questions with the
+reference's answers: the whole model's next-token distributions at every position of them."""
+
+MAX_HELD_OUT = 100
+"""Questions whose distributions are compared: some five thousand positions."""
 
 
 def measure_reference(
     model: "FastVLM",
+    original: "FastVLM",
     *,
     variant: str,
     tolerance: Tolerance,
@@ -43,6 +53,7 @@ def measure_reference(
 
     Args:
         model: with dequantized weights, float32.
+        original: the reference itself, for questions whose logits the goldens do not hold.
         variant: the name of the quantization.
         tolerance: for the smallest passing tolerances.
         goldens: the inputs, and what the float32 reference made of them.
@@ -55,7 +66,9 @@ def measure_reference(
     index = goldens.index
     runtime = TorchRuntime(model)
     scenes = {question.scene_id for question in index.questions}
-    steps = Steps(progress, len(_images(goldens)) + 2 * len(index.cases) + len(scenes))
+    held_out = index.questions[:MAX_HELD_OUT]
+    num_scenes = len(scenes) + len({question.scene_id for question in held_out})
+    steps = Steps(progress, len(_images(goldens)) + 2 * len(index.cases) + num_scenes)
     arrays = dict(_run(model, goldens, steps))
     comparison = Comparison(goldens=goldens, tolerance=tolerance, steps=steps)
     substituted = SubstitutedGoldens(goldens, arrays)
@@ -79,6 +92,7 @@ def measure_reference(
     features = {image_id: substituted.image_features(image_id) for image_id in index.image_ids}
     measure_generations(comparison, runtime, tallies["end_to_end"], features)
     not_run = measure_task(comparison, runtime, tallies["end_to_end"], tokenizer)
+    _compare_held_out(comparison, model, original, tallies["held_out"])
     steps.end()
     measured = [each for tally in tallies.values() for each in tally.measurements()]
     outputs = PackageOutputs(executor=runtime.executor, executed_by_core_ml=False, arrays=arrays)
@@ -128,6 +142,34 @@ def _run(model: "FastVLM", goldens: Goldens, steps: Steps) -> Iterator[tuple[str
     for case in goldens.index.cases:
         steps.begin(f"prompt {case.id}")
         yield f"cases/{case.id}/logits", _logits(model, goldens, case)
+
+
+@torch.inference_mode()
+def _compare_held_out(
+    comparison: Comparison, model: "FastVLM", original: "FastVLM", tally: Tally
+) -> None:
+    goldens = comparison.goldens
+    asked = goldens.index.questions[:MAX_HELD_OUT]
+    for scene_id, questions in groupby(asked, key=lambda question: question.scene_id):
+        comparison.steps.begin(f"distributions about {scene_id}")
+        contract = goldens.contract
+        image = goldens.task_image(scene_id)
+        pixels = preprocess(image, size=contract.image_size, fit=contract.fit)
+        features = [each.encode_image(torch.from_numpy(pixels)[None]) for each in (original, model)]
+        for number, question in enumerate(questions):
+            ids = torch.tensor([(*question.prompt_ids, *question.reference_token_ids)])
+            expected, found = (
+                each.language(each.splice(ids, seen))[0][0].numpy()
+                for each, seen in zip((original, model), features, strict=True)
+            )
+            add_logits(
+                tally,
+                expected,
+                found,
+                where=Where(case=f"{scene_id}, question {number}"),
+                tolerance=comparison.tolerance,
+                vocab_limit=contract.vocab_limit,
+            )
 
 
 def _images(goldens: Goldens) -> tuple[str, ...]:

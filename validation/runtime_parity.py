@@ -14,6 +14,7 @@ from validation.measurement import Measurement
 from validation.progress import Progress, Steps
 from validation.runtimes.base import Floats, Runtime
 from validation.runtimes.checked import CheckedRuntime
+from validation.runtimes.remembering import RememberingRuntime
 from validation.tally import Tally
 from validation.task import ALL_QUESTIONS
 from validation.tensor_parity import Comparison, Tolerance, Where
@@ -63,7 +64,7 @@ def measure_runtime(
     num_parts = len(index.image_ids) + 1 + len(index.cases)
     steps = Steps(progress, passes * num_parts + len(index.cases) + len(scenes))
     comparison = Comparison(goldens=goldens, tolerance=config.tolerance, steps=steps)
-    checked = CheckedRuntime(runtime, goldens.shape)
+    checked = CheckedRuntime(RememberingRuntime(runtime), goldens.shape)
     tallies = _tallies(config, runtime, COMPONENTS)
     features = _measure_components(comparison, checked, tallies)
     if config.dequantized is not None:

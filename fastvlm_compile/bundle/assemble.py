@@ -25,6 +25,8 @@ from fastvlm_compile.tree_digest import FileRecord
 from validation.gates import GateRow
 
 CARD_NAME = "README.md"
+PLOT = "reports/variants.svg"
+"""Bytes against quality, with a page of the same name; a bundle may be without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,9 @@ def assemble(plan: BundlePlan, out_dir: Path, *, disk: Disk | None = None) -> Pa
             files.append(write_file(content, folder, name, screen))
             disk.step(f"wrote {name}")
         variants = tuple(_measured(variant, files) for variant in plan.variants)
-        card = model_card(plan.name, plan.contract, variants, plan.provenance)
+        paths = {file.path for file in files}
+        plot = PLOT if PLOT in paths else ""
+        card = model_card(plan.name, plan.contract, variants, plan.provenance, plot=plot)
         files.append(write_file(card.encode(), folder, CARD_NAME, screen))
         manifest = Manifest(
             name=plan.name,

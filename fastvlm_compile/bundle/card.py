@@ -14,15 +14,30 @@ _POSITIONS = {"before": "before the question", "after": "right after the questio
 
 
 def model_card(
-    name: str, contract: InputContract, variants: Sequence[Variant], provenance: Provenance
+    name: str,
+    contract: InputContract,
+    variants: Sequence[Variant],
+    provenance: Provenance,
+    *,
+    plot: str,
 ) -> str:
-    """Markdown with the front matter of the Hugging Face hub; equal arguments, equal text."""
+    """Markdown with the front matter of the Hugging Face hub; equal arguments, equal text.
+
+    Args:
+        name: of the bundle.
+        contract: what goes in.
+        variants: what it holds.
+        provenance: what it was made from.
+        plot: where in the bundle the plot of bytes against quality is, its page of the same name
+            beside it; empty for none.
+    """
     sections = (
         _front_matter(variants),
         f"# {name}\n\nFastVLM, compiled for on-device use by fastvlm-compile from the checkpoint "
         f"with the digest\n`{provenance.checkpoint_digest}`.\n",
         _run(variants),
         _variants(variants),
+        _quality(plot),
         _input_contract(contract),
         _checks(variants),
         _provenance(provenance),
@@ -59,6 +74,16 @@ def _variants(variants: Sequence[Variant]) -> str:
     return "## Variants\n\n" + "\n".join([head, *rows]) + "\n"
 
 
+def _quality(plot: str) -> str:
+    if not plot:
+        return ""
+    page = f"{plot.removesuffix('.svg')}.md"
+    return (
+        f"![Bytes of each variant against its quality]({plot})\n\n"
+        f"All of it in numbers, shipped or not: [{page}]({page}).\n"
+    )
+
+
 def _files(variant: Variant) -> str:
     return "<br>".join(f"`{name}`" for name in variant.files) or "not shipped"
 
@@ -73,12 +98,14 @@ def _size(size_bytes: int) -> str:
 
 def _input_contract(contract: InputContract) -> str:
     size = contract.image_size
+    sizes = ", ".join(map(str, contract.further_coreml_sizes))
+    further = f" The Core ML packages take {sizes} too, by function." if sizes else ""
     return f"""## What goes in
 
 - Image: RGB, {_FITS[contract.fit]},
   at {size} x {size}; values in 0..1, mean {list(contract.image_mean)},
   standard deviation {list(contract.image_std)}; float32 [1, 3, {size}, {size}].
-  It becomes {contract.tokens_per_image} tokens.
+  It becomes {contract.tokens_per_image} tokens.{further}
 - Fit: `{contract.fit}`. Another fit than the one the model was trained with costs accuracy.
 - Image position: {_POSITIONS[contract.image_position]}.
 - Context: {contract.context_length} tokens for prompt, images and answer together.

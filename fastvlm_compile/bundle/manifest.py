@@ -33,6 +33,7 @@ _GATE_FIELDS = (
     "executor",
     "executed_by_core_ml",
 )
+_FURTHER_SIZES = "further_coreml_sizes"
 _SPECIAL_NUMBERS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
@@ -49,6 +50,8 @@ class InputContract:
     tokens_per_image: int
     image_mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     image_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    further_coreml_sizes: tuple[int, ...] = ()
+    """Sizes beside `image_size` that the Core ML packages have functions for."""
 
     @property
     def prompt_template(self) -> str:
@@ -208,6 +211,7 @@ def _contract_to_json(contract: InputContract) -> dict[str, object]:
             "channels": "RGB",
             "layout": "NCHW",
             "tokens": contract.tokens_per_image,
+            **({_FURTHER_SIZES: list(sizes)} if (sizes := contract.further_coreml_sizes) else {}),
         },
         "prompt": {
             "template": contract.prompt_template,
@@ -230,6 +234,7 @@ def _contract_from_json(entry: dict[str, Any]) -> InputContract:
         tokens_per_image=image["tokens"],
         image_mean=(red, green, blue),
         image_std=(red_std, green_std, blue_std),
+        further_coreml_sizes=tuple(image.get(_FURTHER_SIZES, ())),
     )
 
 

@@ -13,21 +13,19 @@ clustering in 1D"):
   their partitions are recombined.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from fastvlm_compile.quantize.clustering_kernels import (
     Doubles,
     Indices,
     Sums,
-    Workspace,
-    centres,
+    compiled,
+    cut,
     descend,
-    path,
     prefix_sums,
-    sweep,
+    table_of,
 )
+from fastvlm_compile.quantize.clustering_sweep import Workspace, path, sweep
 
 MAX_EXACT_VALUES = 2**22
 """With more distinct values, which only float32 has, boundaries are first sought among this many
@@ -41,13 +39,15 @@ _MAX_PRICES = 100
 _MAX_DESCENT = 10_000
 
 
-def optimal_table(x: Doubles, w: Doubles, clusters: int) -> Doubles:
+@compiled
+def optimal_table(x: Doubles, w: Doubles, clusters: int, max_exact: int) -> Doubles:
     """At most `clusters` float16 values, ascending and distinct, with the least squared error.
 
     Args:
         x: [n] distinct, ascending, within float16's range.
         w: [n] weights, positive.
         clusters: K, at least 1.
+        max_exact: `MAX_EXACT_VALUES`.
 
     Returns:
         [k], 1 <= k <= K: fewer where there are fewer values, or fewer float16 that they need. Each
@@ -55,70 +55,80 @@ def optimal_table(x: Doubles, w: Doubles, clusters: int) -> Doubles:
     """
     sums = prefix_sums(x, w)
     if len(x) <= clusters:
-        bounds = np.arange(len(x) + 1)
+        bounds = all_positions(len(x))
     else:
-        bounds = optimal_bounds(x, sums, clusters)
+        bounds = optimal_bounds(x, sums, clusters, max_exact)
         descend(x, sums, bounds, _MAX_DESCENT)
-    table = centres(sums, bounds)
-    table = np.unique(table[np.isfinite(table)] + 0.0)  # no negative zero
-    codes = np.searchsorted(middles(table), x)
-    return table[np.unique(codes)]
+    return table_of(x, sums, bounds)
 
 
-def middles(table: Doubles) -> Doubles:
-    """[k - 1] between neighbours; exact, and a value on it goes to the lower one."""
-    return 0.5 * (table[1:] + table[:-1])
-
-
-def optimal_bounds(x: Doubles, sums: Sums, clusters: int) -> Indices:
+@compiled
+def optimal_bounds(x: Doubles, sums: Sums, clusters: int, max_exact: int) -> Indices:
     """[k + 1] positions between which the clusters are, k <= K < n."""
-    cells = cells_of(x, sums, _CELLS_A_CLUSTER * clusters)
-    price = (cells.integral / clusters) ** 3 / 6  # what one cluster fewer adds to the error
-    if 4 * len(cells.edges) < len(x):
-        _, price = find_price(at(sums, cells.edges), clusters, price, _MAX_GUESSES)
-    if len(x) <= MAX_EXACT_VALUES:
-        return find_price(sums, clusters, price, _MAX_PRICES)[0]
-    edges = cells_of(x, sums, MAX_EXACT_VALUES).edges
-    return edges[find_price(at(sums, edges), clusters, price, _MAX_PRICES)[0]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cells:
-    """Values cut at some positions.
-
-    Attributes:
-        edges: positions, ascending, with 0 and n.
-        integral: of the cube root of the values' density; its cube over 12 K^2 is about the least
-            error of K clusters (Panter and Dite 1951).
-    """
-
-    edges: Indices
-    integral: float
-
-
-def cells_of(x: Doubles, sums: Sums, count: int) -> Cells:
-    """About so many cells, each with its share of the cube root of the density, as is optimal."""
     n = len(x)
-    step = max(1, n // (_BLOCKS_A_CELL * count))
-    blocks = np.append(np.arange(0, n, step), n)
-    sizes, widths = np.diff(blocks), np.diff(x[np.minimum(blocks, n - 1)])
-    reached = np.cumsum(np.cbrt(np.diff(sums.w[blocks]) * widths * widths))
-    cell = np.floor(reached * (count / reached[-1]))
-    # A block ends as many cells as its share is; in the tails that can be several.
-    ends = np.minimum(np.diff(cell, prepend=0).astype(np.int64), sizes)
-    block = np.repeat(np.arange(len(ends)), ends)
-    rank = np.arange(1, len(block) + 1) - np.repeat(np.cumsum(ends) - ends, ends)
-    inner = blocks[block] + sizes[block] * rank // ends[block]
-    edges = np.unique(np.concatenate(([0], inner, [n])))
-    return Cells(edges=edges, integral=float(reached[-1]))
+    work = workspace(min(n, max_exact) + 1)
+    edges, integral = cut(x, sums, _CELLS_A_CLUSTER * clusters, _BLOCKS_A_CELL)
+    price = (integral / clusters) ** 3 / 6.0  # what one cluster fewer adds to the error
+    max_prices = _MAX_GUESSES
+    if 4 * len(edges) >= n:
+        edges, max_prices = all_positions(n), _MAX_PRICES
+    while True:
+        found, price = find_price(at(sums, edges), clusters, price, work, max_prices)
+        if max_prices == _MAX_PRICES:
+            return at_positions(edges, found)
+        max_prices = _MAX_PRICES
+        if n <= max_exact:
+            edges = all_positions(n)
+        else:
+            edges, _ = cut(x, sums, max_exact, _BLOCKS_A_CELL)
 
 
+@compiled
+def all_positions(n: int) -> Indices:
+    """[n + 1] from 0 to n."""
+    positions = np.empty(n + 1, dtype=np.int64)
+    for p in range(n + 1):
+        positions[p] = p
+    return positions
+
+
+@compiled
+def at_positions(edges: Indices, found: Indices) -> Indices:
+    """The edges of these indices."""
+    positions = np.empty(len(found), dtype=np.int64)
+    for k in range(len(found)):
+        positions[k] = edges[found[k]]
+    return positions
+
+
+@compiled
 def at(sums: Sums, edges: Indices) -> Sums:
-    """The sums at some positions."""
-    return Sums(sums.w[edges], sums.wx[edges], sums.wxx[edges])
+    """The sums at some positions; themselves at all."""
+    if len(edges) == len(sums.w):
+        return sums
+    some = Sums(np.empty(len(edges)), np.empty(len(edges)), np.empty(len(edges)))
+    for k in range(len(edges)):
+        some.w[k] = sums.w[edges[k]]
+        some.wx[k] = sums.wx[edges[k]]
+        some.wxx[k] = sums.wxx[edges[k]]
+    return some
 
 
-def find_price(sums: Sums, clusters: int, price: float, max_prices: int) -> tuple[Indices, float]:
+@compiled
+def workspace(positions: int) -> Workspace:
+    """Room for a sweep over at most so many positions."""
+    return Workspace(
+        np.empty(positions),
+        np.empty(positions, dtype=np.int32),
+        np.empty(positions, dtype=np.int32),
+        np.empty(positions, dtype=np.int32),
+    )
+
+
+@compiled
+def find_price(
+    sums: Sums, clusters: int, price: float, work: Workspace, max_prices: int
+) -> tuple[Indices, float]:
     """A best partition into K clusters, and the price of a cluster that gives it.
 
     Args:
@@ -126,17 +136,16 @@ def find_price(sums: Sums, clusters: int, price: float, max_prices: int) -> tupl
             that is best.
         clusters: K.
         price: to begin with.
+        work: room for as many positions.
         max_prices: to try. `_MAX_PRICES` leave an interval of them as narrow as rounding; after
             fewer the partition may be worse.
 
     Returns:
         [k + 1] indices of positions; k < K only if more clusters do not lower the error.
     """
-    work = workspace(len(sums.w))
     negligible = 2.0**-120 * (sums.wxx[-1] - sums.wxx[0])
     low, high = 0.0, np.inf
-    few: Indices | None = None
-    many: Indices | None = None
+    found = few = many = np.empty(0, dtype=np.int64)
     for attempt in range(max_prices):
         sweep(sums, price, work)
         found = path(work, len(sums.w) - 1)
@@ -152,22 +161,15 @@ def find_price(sums: Sums, clusters: int, price: float, max_prices: int) -> tupl
         # The number falls about as the price's cube root.
         price *= (count / clusters) ** 3
         if high < np.inf and (attempt >= _MAX_GUESSES or not low < price < high):
-            price = 0.5 * (low + high) if low > 0 else 2.0**-10 * high
-    if few is not None and many is not None:
-        return recombine(few, many, clusters), price
-    return found if few is None else few, price
+            price = np.sqrt(low * high) if low > 0.0 else 2.0**-10 * high
+    if len(few) > 0 and len(many) > 0:
+        found = recombine(few, many, clusters)
+    elif len(few) > 0:
+        found = few
+    return found, price
 
 
-def workspace(positions: int) -> Workspace:
-    """Room for a sweep."""
-    return Workspace(
-        np.empty(positions),
-        np.empty(positions, dtype=np.int32),
-        np.empty(positions, dtype=np.int32),
-        np.empty(positions, dtype=np.int32),
-    )
-
-
+@compiled
 def recombine(few: Indices, many: Indices, clusters: int) -> Indices:
     """The start of one partition and the end of another, both best at a price, with K clusters.
 
@@ -175,6 +177,10 @@ def recombine(few: Indices, many: Indices, clusters: int) -> Indices:
     exchange their ends does not raise the error, as the cost is Monge, so both results are best.
     """
     skip = len(many) - 1 - clusters
-    ends = np.minimum(np.arange(1, len(few)) + skip, len(many) - 1)
-    i = int(np.flatnonzero(few[1:] >= many[ends])[0])
-    return np.concatenate((few[: i + 1], many[i + skip + 1 :]))
+    i = 0
+    while few[i + 1] < many[i + skip + 1]:
+        i += 1
+    bounds = np.empty(clusters + 1, dtype=np.int64)
+    for k in range(clusters + 1):
+        bounds[k] = few[k] if k <= i else many[k + skip]
+    return bounds

@@ -1,4 +1,4 @@
-"""Compiled parts of 1-D clustering: costs of intervals, the sweep at a price, Lloyd's descent.
+"""Compiled parts of 1-D clustering: costs of intervals, first cuts, Lloyd's descent, tables.
 
 n values stand in ascending order; position p, 0 <= p <= n, is the gap after the first p of them. A
 cluster is an interval (a, b] of positions. Everything is float64 and taken in a fixed order, so
@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 Doubles = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
-Places = npt.NDArray[np.int32]
 
 compiled = numba.njit(nogil=True, error_model="numpy")
+"""Not cached on disk: numba's cache misses changes in what a function calls from another file."""
 
 
 class Sums(NamedTuple):
@@ -34,43 +34,28 @@ class Sums(NamedTuple):
     wxx: Doubles
 
 
-class Workspace(NamedTuple):
-    """What a sweep writes, for positions 0 .. n.
-
-    Attributes:
-        least: [n + 1] least error below each position, prices included.
-        before: [n + 1] where the last cluster of it starts.
-        starts: [n + 1] starts of clusters that are best for some end ahead, ascending.
-        since: [n + 1] the end from which each of them is best.
-    """
-
-    least: Doubles
-    before: Places
-    starts: Places
-    since: Places
-
-
 @compiled
 def nearest_half(value: float) -> float:
     """A float16 nearest to a float64 below 65520 in size."""
-    if abs(value) < 2.0**-14:  # float16's subnormals are multiples of 2^-24
-        return (value + 1.5 * 2.0**28) - 1.5 * 2.0**28
     # Veltkamp's splitting leaves the upper 11 of 53 bits (Dekker 1971).
     wide = value * (2.0**42 + 1.0)
-    return wide - (wide - value)
+    normal = wide - (wide - value)
+    # Subnormal float16 are multiples of 2^-24.
+    subnormal = (value + 1.5 * 2.0**28) - 1.5 * 2.0**28
+    return subnormal if abs(value) < 2.0**-14 else normal
 
 
 @compiled
 def cost(sums: Sums, start: int, end: int) -> float:
-    """Squared error of (start, end], end > start, with the float16 nearest to its mean for all.
+    """Squared error of (start, end], end > start, if the float16 nearest to the mean is for all.
 
     No other float16 does better: the error grows with the distance from the mean.
     """
-    w = sums.w[end] - sums.w[start]
-    wx = sums.wx[end] - sums.wx[start]
-    mean: float = wx / w
+    mass = sums.w[end] - sums.w[start]
+    moment = sums.wx[end] - sums.wx[start]
+    mean = moment / mass
     off = nearest_half(mean) - mean
-    result: float = (sums.wxx[end] - sums.wxx[start]) - mean * wx + w * (off * off)
+    result: float = (sums.wxx[end] - sums.wxx[start]) - mean * moment + mass * (off * off)
     return result
 
 
@@ -83,23 +68,15 @@ def centre(sums: Sums, start: int, end: int) -> float:
 
 
 @compiled
-def centres(sums: Sums, bounds: Indices) -> Doubles:
-    """[K] what stands for each cluster of bounds [K + 1]; NaN for an empty one."""
-    values = np.empty(len(bounds) - 1)
-    for k in range(len(values)):
-        values[k] = centre(sums, bounds[k], bounds[k + 1])
-    return values
-
-
-@compiled
 def prefix_sums(x: Doubles, w: Doubles) -> Sums:
     """Sums at all n + 1 positions, less those at the first value that is not negative.
 
     Costs are differences of these: so they are small where values are, whatever outliers there
     are on either side.
     """
-    sums = Sums(np.zeros(len(x) + 1), np.zeros(len(x) + 1), np.zeros(len(x) + 1))
+    sums = Sums(np.empty(len(x) + 1), np.empty(len(x) + 1), np.empty(len(x) + 1))
     zero = first_above(x, -(2.0**-1074), 0, len(x))
+    sums.w[zero] = sums.wx[zero] = sums.wxx[zero] = 0.0
     accumulate(x, w, sums, zero, len(x))
     accumulate(x, w, sums, zero, 0)
     return sums
@@ -123,6 +100,39 @@ def accumulate(x: Doubles, w: Doubles, sums: Sums, start: int, end: int) -> None
         lost_w = (sums.w[there] - sums.w[here]) - add
         lost_wx = (sums.wx[there] - sums.wx[here]) - add_x
         lost_wxx = (sums.wxx[there] - sums.wxx[here]) - add_xx
+
+
+@compiled
+def cut(x: Doubles, sums: Sums, cells: int, blocks_a_cell: int) -> tuple[Indices, float]:
+    """Positions that cut the values into about so many cells, as a good quantizer would.
+
+    Its density is the cube root of the values' density (Panter and Dite 1951). The integral of that
+    root is returned beside: the least error of K clusters is about its cube over 12 K^2.
+    """
+    n = len(x)
+    step = max(1, n // (blocks_a_cell * cells))
+    reached = np.empty(-(-n // step))
+    integral = 0.0
+    for block in range(len(reached)):
+        start, end = block * step, min((block + 1) * step, n)
+        width = x[min(end, n - 1)] - x[start]
+        integral += np.cbrt((sums.w[end] - sums.w[start]) * width * width)
+        reached[block] = integral
+    edges = np.empty(min(n, cells + 1) + 1, dtype=np.int64)
+    edges[0], count, done = 0, 1, 0
+    for block in range(len(reached)):
+        start, end = block * step, min((block + 1) * step, n)
+        cell = int(reached[block] * (cells / integral))
+        # A block ends as many cells as its share is; in the tails that can be several.
+        ends = min(cell - done, end - start)
+        for rank in range(1, ends + 1):
+            edges[count] = start + (end - start) * rank // ends
+            count += 1
+        done = cell
+    if edges[count - 1] < n:
+        edges[count] = n
+        count += 1
+    return edges[:count], integral
 
 
 @compiled
@@ -163,78 +173,23 @@ def descend(x: Doubles, sums: Sums, bounds: Indices, max_steps: int) -> None:
 
 
 @compiled
-def sweep(sums: Sums, price: float, work: Workspace) -> None:
-    """Least error and best last cluster below every position, each cluster at this price."""
-    least, before, starts, since = work
-    last = len(sums.w) - 1
-    least[0] = 0.0
-    starts[0], since[0] = 0, 1
-    head = tail = 0
-    for at in range(1, last + 1):
-        while head < tail and since[head + 1] <= at:
-            head += 1
-        start = starts[head]
-        least[at] = least[start] + cost(sums, start, at) + price
-        before[at] = start
-        if at == last:
-            return
-        while tail > head and better(sums, least, at, starts[tail], max(since[tail], at + 1)):
-            tail -= 1
-        begin = max(since[tail], at + 1)
-        if tail == head and better(sums, least, at, starts[tail], begin):
-            starts[tail], since[tail] = at, begin
-            continue
-        end = first_end(sums, least, at, starts[tail], begin)
-        if end <= last:
-            tail += 1
-            starts[tail], since[tail] = at, end
-
-
-@compiled
-def better(sums: Sums, least: Doubles, start: int, rival: int, end: int) -> bool:
-    """Whether a cluster up to `end` had better start at `start` than at `rival`, before it."""
-    ours: float = least[start] + cost(sums, start, end)
-    theirs: float = least[rival] + cost(sums, rival, end)
-    return ours < theirs
-
-
-@compiled
-def first_end(sums: Sums, least: Doubles, start: int, rival: int, no: int) -> int:
-    """The first end after `no` for which `start` is better than `rival`; beyond the last if none.
-
-    It is mostly near, hence growing steps before halving ones.
-    """
-    last = len(sums.w) - 1
-    step = 1
-    yes = no
-    while True:
-        yes = min(no + step, last)
-        if yes == no:
-            return last + 1
-        if better(sums, least, start, rival, yes):
-            break
-        no = yes
-        step *= 2
-    while yes - no > 1:
-        middle = (no + yes) >> 1
-        if better(sums, least, start, rival, middle):
-            yes = middle
-        else:
-            no = middle
-    return yes
-
-
-@compiled
-def path(work: Workspace, last: int) -> Indices:
-    """The positions between the best clusters, from 0 to `last`."""
-    count = 1
-    at = last
-    while at > 0:
-        at = work.before[at]
-        count += 1
-    found = np.empty(count, dtype=np.int64)
-    at = last
-    for k in range(count - 1, -1, -1):
-        found[k] = at
-        at = work.before[at]
-    return found
+def table_of(x: Doubles, sums: Sums, bounds: Indices) -> Doubles:
+    """What stands for the clusters: ascending, distinct, each the nearest of some value."""
+    table = np.empty(len(bounds) - 1)
+    size = 0
+    for k in range(len(table)):
+        value = centre(sums, bounds[k], bounds[k + 1]) + 0.0  # no negative zero
+        if not np.isnan(value) and (size == 0 or value > table[size - 1]):
+            table[size] = value
+            size += 1
+    kept = np.empty(size)
+    count = place = 0
+    for k in range(size):
+        end = len(x)
+        if k + 1 < size:  # the middle is exact; a value there goes to the lower entry
+            end = first_above(x, 0.5 * (table[k] + table[k + 1]), place, end)
+        if end > place:
+            kept[count] = table[k]
+            count += 1
+        place = end
+    return kept[:count]

@@ -7,34 +7,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastvlm_compile.progress import Progress
 from fastvlm_compile.quantize.choice import Choice, Method
 from fastvlm_compile.quantize.knapsack import Option, cheapest_loss
 from fastvlm_compile.quantize.presets import Target
-from fastvlm_compile.quantize.scheme import Affine, Palette, Quantized, Shape
+from fastvlm_compile.quantize.scheme import Palette, Quantized
 from fastvlm_compile.quantize.sensitivity import (
     Probe,
     Prompt,
     QuantizeFunction,
-    Sensitivity,
-    measure_sensitivity,
+    Sensitivities,
 )
 from fastvlm_compile.quantize.target_bytes import stored_bytes
 from fastvlm_compile.quantize.tensor import QuantizedTensor
 from reference.checkpoint.names import EMBED_TOKENS, to_module
 from reference.fastvlm import FastVLM
-
-
-def _affine(bits: int, block_size: int) -> Affine:
-    return Affine(bits=8 if bits == 8 else 4, block_size=block_size, symmetric=True)
-
-
-CANDIDATES: Mapping[Target, tuple[Quantized, ...]] = {
-    "onnx": (_affine(4, 128), _affine(4, 64), _affine(4, 32), _affine(8, 128), _affine(8, 64)),
-    "coreml": tuple(Palette(bits=bits, group_size=16) for bits in (2, 3, 4, 6, 8)),
-    "mlx": (_affine(4, 128), _affine(4, 64), _affine(4, 32), _affine(8, 64)),
-}
-"""What each target can hold, from small to large. Core ML's are for the Neural Engine: tables."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,56 +36,63 @@ class MixedPolicy:
     """
 
     choices: Mapping[str, Choice]
-    sensitivities: Mapping[str, tuple[Sensitivity, ...]]
+    sensitivities: Sensitivities
     bits_per_weight: float
     predicted_kl: float
     measured_kl: float
 
 
 def choose_mixed(
-    model: FastVLM,
-    prompts: Sequence[Prompt],
-    shapes: Mapping[str, Shape],
-    *,
-    target: Target,
-    mean_bits: float,
-    quantize: QuantizeFunction,
-    progress: Progress,
-) -> MixedPolicy:
-    """The best choice of `CANDIDATES` for each tensor within a mean number of bits.
+    sensitivities: Sensitivities, *, target: Target, mean_bits: float
+) -> dict[str, Quantized]:
+    """The best candidate for each tensor within a mean number of bits.
 
     Args:
-        model: float32; unchanged afterwards.
-        prompts: calibration.
-        shapes: the tensors to store, by canonical name.
-        target: whose candidates and bytes count.
+        sensitivities: of every tensor to store.
+        target: whose bytes count.
         mean_bits: bits per weight of all these tensors together, at most.
-        quantize: how a tensor is quantized while its sensitivity is measured.
-        progress: told of every candidate.
 
     Raises:
         BudgetError: even the smallest candidates exceed the budget.
     """
-    candidates = dict.fromkeys(shapes, CANDIDATES[target])
-    measured = measure_sensitivity(model, prompts, candidates, quantize, progress)
     options = {
         name: [
-            Option(size_bytes=stored_bytes(target, each.scheme, shapes[name]), loss=each.kl_mean)
-            for each in measured[name]
+            Option(size_bytes=stored_bytes(target, each.scheme, found.shape), loss=each.kl_mean)
+            for each in found.candidates
         ]
-        for name in shapes
+        for name, found in sensitivities.items()
     }
-    num_weights = sum(math.prod(shape) for shape in shapes.values())
-    picked = cheapest_loss(options, int(mean_bits * num_weights / 8))
-    schemes = {name: measured[name][index].scheme for name, index in picked.items()}
-    size_bytes = sum(options[name][index].size_bytes for name, index in picked.items())
+    budget_bytes = int(mean_bits * _num_weights(sensitivities) / 8)
+    picked = cheapest_loss(options, budget_bytes)
+    return {name: sensitivities[name].candidates[index].scheme for name, index in picked.items()}
+
+
+def describe_policy(
+    sensitivities: Sensitivities,
+    schemes: Mapping[str, Quantized],
+    *,
+    target: Target,
+    measured_kl: float,
+) -> MixedPolicy:
+    """A choice with what it costs in bytes and is predicted to cost in loss."""
+    size_bytes = sum(
+        stored_bytes(target, scheme, sensitivities[name].shape) for name, scheme in schemes.items()
+    )
+    predicted = (
+        next(each.kl_mean for each in sensitivities[name].candidates if each.scheme == scheme)
+        for name, scheme in schemes.items()
+    )
     return MixedPolicy(
         choices={name: Choice(scheme=s, method=method_of(name, s)) for name, s in schemes.items()},
-        sensitivities=measured,
-        bits_per_weight=8 * size_bytes / num_weights,
-        predicted_kl=sum(options[name][index].loss for name, index in picked.items()),
-        measured_kl=together(model, prompts, schemes, quantize),
+        sensitivities=sensitivities,
+        bits_per_weight=8 * size_bytes / _num_weights(sensitivities),
+        predicted_kl=sum(predicted),
+        measured_kl=measured_kl,
     )
+
+
+def _num_weights(sensitivities: Sensitivities) -> int:
+    return sum(math.prod(found.shape) for found in sensitivities.values())
 
 
 def method_of(name: str, scheme: Quantized) -> Method:

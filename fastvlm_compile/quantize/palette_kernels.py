@@ -20,54 +20,99 @@ _MASK = np.uint32(2**_DIGIT - 1)
 
 
 class Format(NamedTuple):
-    """A 16-bit format of numbers.
+    """The finite numbers of a 16-bit format, ascending; as many are negative as are not.
 
     Attributes:
-        values: [65536] what each bit pattern means.
-        ascending: bit patterns of all finite numbers, their values ascending.
+        words: their bit patterns.
+        values: what they mean.
     """
 
+    words: Words
     values: Doubles
-    ascending: Words
+
+
+class Room(NamedTuple):
+    """Arrays to work in, with a place for each of the 65536 bit patterns.
+
+    Attributes:
+        counts: zeros, before and after use.
+        weights: likewise.
+        x: for distinct values.
+        w: for their weights.
+    """
+
+    counts: Keys
+    weights: Doubles
+    x: Doubles
+    w: Doubles
 
 
 @compiled
-def distinct_words(words: Words, form: Format, importance: Floats) -> tuple[Doubles, Doubles]:
-    """Distinct values [n] of bit patterns [N], ascending, and the weight of each [n].
+def half_words(values: Floats, words: Words) -> bool:
+    """Write the float16 bit patterns [N] of values of at most 65504; whether all are float16."""
+    bits = values.view(np.uint32)
+    lost = np.uint32(0)
+    for i in range(len(values)):
+        size = bits[i] & np.uint32(0x7FFFFFFF)
+        # Subnormal float16 are multiples of 2^-24; of others the exponent has another bias.
+        multiple = min(abs(values[i]), np.float32(1)) * np.float32(2.0**24)
+        subnormal = np.uint32(multiple)
+        small = size < np.uint32(0x38800000)
+        off = np.uint32(np.float32(subnormal) != multiple)
+        lost |= off if small else size & np.uint32(0x1FFF)
+        magnitude = subnormal if small else (size - np.uint32(0x38000000)) >> np.uint32(13)
+        words[i] = ((bits[i] >> np.uint32(16)) & np.uint32(0x8000)) | magnitude
+    return bool(lost == 0)
+
+
+@compiled
+def distinct_words(
+    words: Words, form: Format, importance: Floats, room: Room
+) -> tuple[Doubles, Doubles]:
+    """Distinct values [n] of bit patterns [N], ascending, and the weight of each [n], in `room`.
 
     Values without weight are left out.
     """
-    weight = count(words) if len(importance) == 0 else weigh(words, importance)
-    x, w = np.empty(len(words)), np.empty(len(words))
-    size = 0
-    for word in form.ascending:
-        if weight[word] > 0.0:
-            size = add_value(form.values[word], weight[word], x, w, size)
-    return x[:size], w[:size]
-
-
-@compiled
-def count(words: Words) -> Doubles:
-    """[65536] how often each bit pattern occurs."""
-    counts = np.zeros(2**16, dtype=np.uint32)
-    for word in words:
-        counts[word] += np.uint32(1)
-    return counts.astype(np.float64)
-
-
-@compiled
-def weigh(words: Words, importance: Floats) -> Doubles:
-    """[65536] the importance of each bit pattern."""
-    sums = np.zeros(2**16)
+    if len(importance) == 0:
+        for word in words:
+            room.counts[word] += np.uint32(1)
+        return gather(words, form, room.counts, room)
     for start in range(0, len(words), len(importance)):
         for i in range(len(importance)):
-            sums[words[start + i]] += np.float64(importance[i])
-    return sums
+            room.weights[words[start + i]] += np.float64(importance[i])
+    return gather(words, form, room.weights, room)
+
+
+@compiled
+def gather(
+    words: Words, form: Format, weight_of: Doubles | Keys, room: Room
+) -> tuple[Doubles, Doubles]:
+    """Distinct values and their weights; those of all bit patterns are set to zero."""
+    weight_of[0] += weight_of[0x8000]  # the two zeros are one value
+    weight_of[0x8000] = 0
+    first, last = span(words, form)
+    size = 0
+    for at in range(first, last):  # without a branch, which would go either way
+        word = form.words[at]
+        room.x[size], room.w[size] = form.values[at], weight_of[word]
+        size += weight_of[word] > 0
+        weight_of[word] = 0
+    return room.x[:size], room.w[:size]
+
+
+@compiled
+def span(words: Words, form: Format) -> tuple[int, int]:
+    """The part of a format that holds all numbers as small as these."""
+    largest = np.uint16(0)
+    for word in words:
+        largest = max(largest, word & np.uint16(0x7FFF))
+    half = len(form.words) >> 1
+    return half - 1 - int(largest), half + 1 + int(largest)
 
 
 @compiled
 def add_value(value: float, weight: float, x: Doubles, w: Doubles, size: int) -> int:
-    """Append a value, or add to the last one if it is the same: 0 has two bit patterns."""
+    """Append a value, or add to the last one if it is the same."""
     if size > 0 and x[size - 1] == value:
         w[size - 1] += weight
         return size
@@ -79,20 +124,20 @@ def add_value(value: float, weight: float, x: Doubles, w: Doubles, size: int) ->
 def encode_words(words: Words, form: Format, table: Doubles, codes: Codes) -> None:
     """Write the code of the nearest entry for each bit pattern; of two as near, the lower."""
     code_of = np.empty(2**16, dtype=np.uint8)
-    place = 0
+    place, stop = span(words, form)
     for code in range(len(table)):
-        end = len(form.ascending)
+        end = stop
         if code + 1 < len(table):
             middle = 0.5 * (table[code] + table[code + 1])
             low = place
             while low < end:
                 half = (low + end) >> 1
-                if form.values[form.ascending[half]] > middle:
+                if form.values[half] > middle:
                     end = half
                 else:
                     low = half + 1
         for at in range(place, end):
-            code_of[form.ascending[at]] = code
+            code_of[form.words[at]] = code
         place = end
     for i in range(len(words)):
         codes[i] = code_of[words[i]]

@@ -127,20 +127,28 @@ def _palettize_groups(
 ) -> None:
     """Write tables [G, K] and codes [G, N] of values [G, N], by counting where that is possible."""
     from fastvlm_compile.quantize import palette_kernels as kernels
-    from fastvlm_compile.quantize.clustering import optimal_table
+    from fastvlm_compile.quantize.clustering import MAX_EXACT_VALUES, optimal_table
 
     counted = None
     if values.shape[1] >= _MIN_COUNTED and (squares == 1).all():
         counted = _as_halves(values) or _as_bfloats(values)
     clusters = tables.shape[1]
+    room = kernels.Room(
+        counts=np.zeros(2**16, dtype=np.uint32),
+        weights=np.zeros(2**16),
+        x=np.empty(2**16),
+        w=np.empty(2**16),
+    )
     for group in range(len(values)):
         if counted is not None:
             words, form = counted[0][group], counted[1]
-            table = optimal_table(*kernels.distinct_words(words, form, importance), clusters)
+            distinct = kernels.distinct_words(words, form, importance, room)
+            table = optimal_table(*distinct, clusters, MAX_EXACT_VALUES)
             kernels.encode_words(words, form, table, codes[group])
         else:
             row, weights = values[group], squares[group]
-            table = optimal_table(*kernels.distinct_values(row, importance, weights), clusters)
+            distinct = kernels.distinct_values(row, importance, weights)
+            table = optimal_table(*distinct, clusters, MAX_EXACT_VALUES)
             kernels.encode_values(row, table, codes[group])
         tables[group, : len(table)] = table
         tables[group, len(table) :] = table[-1]
@@ -148,26 +156,28 @@ def _palettize_groups(
 
 def _as_halves(values: Floats) -> "tuple[Words, Format] | None":
     """Bit patterns and their format, if all values are float16."""
-    halves = values.astype(np.float16)
-    if not np.array_equal(halves.astype(np.float32), values):
+    from fastvlm_compile.quantize.palette_kernels import Format, half_words
+
+    words = np.empty(values.shape, dtype=np.uint16)
+    if not half_words(values.reshape(-1), words.reshape(-1)):
         return None
-    meaning = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float64)
-    return halves.view(np.uint16), _format(meaning)
+    patterns = _finite_patterns(0x7C00)
+    return words, Format(words=patterns, values=patterns.view(np.float16).astype(np.float64))
 
 
 def _as_bfloats(values: Floats) -> "tuple[Words, Format] | None":
     """Likewise, if all values are bfloat16, the upper half of a float32."""
+    from fastvlm_compile.quantize.palette_kernels import Format
+
     bits = values.view(np.uint32)
     if (bits & 0xFFFF).any():
         return None
-    meaning = (np.arange(2**16, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
-    return (bits >> 16).astype(np.uint16), _format(meaning)
+    patterns = _finite_patterns(0x7F80)
+    meaning = (patterns.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return (bits >> 16).astype(np.uint16), Format(words=patterns, values=meaning)
 
 
-def _format(meaning: Doubles) -> "Format":
-    """The format whose bit patterns have these values, NaN and infinities among them."""
-    from fastvlm_compile.quantize.palette_kernels import Format
-
-    words = np.arange(2**16, dtype=np.uint16)
-    ascending = np.concatenate((words[:0x7FFF:-1], words[:0x8000]))
-    return Format(values=meaning, ascending=ascending[np.isfinite(meaning[ascending])])
+def _finite_patterns(infinity: int) -> Words:
+    """Bit patterns of the finite numbers of a 16-bit format, their values ascending."""
+    positive = np.arange(infinity, dtype=np.uint16)
+    return np.concatenate((positive[::-1] | np.uint16(0x8000), positive))

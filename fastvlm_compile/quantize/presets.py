@@ -16,6 +16,9 @@ from fastvlm_compile.quantize.scheme import Affine, Palette, Quantized, SchemeEr
 Target = Literal["onnx", "coreml", "mlx"]
 ComputeUnit = Literal["neural_engine", "gpu", "any"]
 PresetName = Literal["int8", "int4", "int4-fast", "lut4", "lut6"]
+PartRole = Literal["vision", "projector", "language"]
+"""`language` is embedding, decoder and head. `vision` is the tower with the projector; `projector`
+stands where a target quantizes that alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,22 +45,10 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
-    """What one variant of one target encodes: the language model, and the tower if it is quantized.
-
-    Attributes:
-        name: under which the reference with these weights is measured.
-        language: embedding, decoder and head.
-        vision: tower and projector; None for a target that keeps them in float16.
-    """
+    """What one variant of one target encodes, named as the reference with these weights is."""
 
     name: str
-    language: Part
-    vision: Part | None
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """Those that there are."""
-        return (self.language,) if self.vision is None else (self.vision, self.language)
+    parts: Mapping[PartRole, Part]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,15 +74,13 @@ def _rules(roles: tuple[Role, ...], scheme: Quantized, method: Method) -> tuple[
     return tuple(Rule(role=role, scheme=scheme, method=method) for role in roles)
 
 
-def _language(
-    scheme: Affine, method: Method, *, further: tuple[Role, ...] = ()
-) -> tuple[Rule, ...]:
+def _language(name: str, scheme: Affine, method: Method) -> Part:
     # Rows of the embedding are looked up: there are no inputs whose size could guide the rounding.
     embedding = _rules(("embedding",), scheme, "search")
-    return (*_rules((*_LINEARS, *further), scheme, method), *embedding)
+    return Part(name=f"language-{name}", rules=(*_rules(_LINEARS, scheme, method), *embedding))
 
 
-def _palettes(bits: Literal[4, 6], roles: tuple[Role, ...]) -> tuple[Rule, ...]:
+def _tables(bits: Literal[4, 6], roles: tuple[Role, ...]) -> tuple[Rule, ...]:
     return _rules(roles, Palette(bits=bits, group_size=16), "clustering")
 
 
@@ -101,74 +90,62 @@ def _affine(bits: Literal[4, 8], block_size: int) -> Affine:
 
 VISION_INT8 = Part(name="vision-int8", rules=_rules(_VISION, _affine(8, 0), "search"))
 """Convolution kernels of ONNX and the Neural Engine take 8 bits with a scale a channel."""
-VISION_LUT6 = Part(name="vision-lut6", rules=_palettes(6, _VISION))
+VISION_LUT6 = Part(name="vision-lut6", rules=_tables(6, _VISION))
 
-_INT8 = Quantization(
-    name="int8",
-    language=Part(name="language-int8", rules=_language(_affine(8, 64), "search")),
-    vision=VISION_INT8,
-)
-_INT8_CHANNEL = Quantization(
-    name="int8-channel",
-    language=Part(name="language-int8-channel", rules=_language(_affine(8, 0), "search")),
-    vision=VISION_INT8,
-)
-_INT4 = Quantization(
-    name="int4",
-    language=Part(name="language-int4", rules=_language(_affine(4, 32), "gptq")),
-    vision=VISION_INT8,
-)
-_INT4_FAST = Quantization(
-    name="int4-fast",
-    language=Part(name="language-int4-fast", rules=_language(_affine(4, 128), "gptq")),
-    vision=VISION_INT8,
-)
+_INT8 = _language("int8", _affine(8, 64), "search")
+_INT8_CHANNEL = _language("int8-channel", _affine(8, 0), "search")
+_INT4 = _language("int4", _affine(4, 32), "gptq")
+_INT4_GROUP64 = _language("int4-group64", _affine(4, 64), "gptq")
+_INT4_FAST = _language("int4-fast", _affine(4, 128), "gptq")
 
 
-def _mlx(variant: str, scheme: Affine, method: Method) -> Quantization:
-    """MLX has no symmetric form, but its bias of -2^(bits-1) scales says the same. The projector is
-    quantized with the language model, as Apple's app loads it; the tower is not."""
-    rules = _language(scheme, method, further=("projector",))
-    return Quantization(
-        name=f"{variant}-mlx",
-        language=Part(name=f"language-{variant}-mlx", rules=rules),
-        vision=None,
-    )
+def _projector(scheme: Affine) -> Part:
+    name = f"projector-int{scheme.bits}-group{scheme.block_size}"
+    return Part(name=name, rules=_rules(("projector",), scheme, "search"))
+
+
+PROJECTOR_INT8 = _projector(_affine(8, 64))
+"""For MLX, which quantizes the projector as Apple's app loads it, and leaves the tower alone."""
+
+
+def _mlx(variant: str, language: Part, projector: Part) -> Quantization:
+    """MLX has no symmetric form, but its bias of -2^(bits-1) scales says the same."""
+    return Quantization(name=f"{variant}-mlx", parts={"projector": projector, "language": language})
+
+
+def _with_tower(name: str, language: Part, vision: Part = VISION_INT8) -> Quantization:
+    return Quantization(name=name, parts={"vision": vision, "language": language})
 
 
 def _lut(bits: Literal[4, 6]) -> Quantization:
-    roles: tuple[Role, ...] = (*_LINEARS, "embedding")
-    return Quantization(
-        name=f"lut{bits}",
-        language=Part(name=f"language-lut{bits}", rules=_palettes(bits, roles)),
-        vision=VISION_LUT6,
-    )
+    language = Part(name=f"language-lut{bits}", rules=_tables(bits, (*_LINEARS, "embedding")))
+    return _with_tower(f"lut{bits}", language, VISION_LUT6)
 
 
 PRESETS: Mapping[PresetName, Preset] = {
     "int8": Preset(
         quantizations={
-            "onnx": _INT8,
-            "coreml": _INT8_CHANNEL,
-            "mlx": _mlx("int8", _affine(8, 64), "search"),
+            "onnx": _with_tower("int8", _INT8),
+            "coreml": _with_tower("int8-channel", _INT8_CHANNEL),
+            "mlx": _mlx("int8", _INT8, PROJECTOR_INT8),
         },
         compute_unit="neural_engine",
         why="half of float16 at no visible loss; one scale a channel, as the Neural Engine takes",
     ),
     "int4": Preset(
         quantizations={
-            "onnx": _INT4,
-            "coreml": _INT4,
-            "mlx": _mlx("int4", _affine(4, 64), "gptq"),
+            "onnx": _with_tower("int4", _INT4),
+            "coreml": _with_tower("int4", _INT4),
+            "mlx": _mlx("int4", _INT4_GROUP64, _projector(_affine(4, 64))),
         },
         compute_unit="gpu",
         why="4 bits with a scale for 32 weights; the Neural Engine computes blocks wrong",
     ),
     "int4-fast": Preset(
         quantizations={
-            "onnx": _INT4_FAST,
-            "coreml": _INT4_FAST,
-            "mlx": _mlx("int4-fast", _affine(4, 128), "gptq"),
+            "onnx": _with_tower("int4-fast", _INT4_FAST),
+            "coreml": _with_tower("int4-fast", _INT4_FAST),
+            "mlx": _mlx("int4-fast", _INT4_FAST, _projector(_affine(4, 128))),
         },
         compute_unit="gpu",
         why="blocks of 128 decode nearly twice as fast on a CPU; calibration buys the error back",

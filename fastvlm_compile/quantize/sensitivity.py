@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastvlm_compile.progress import Progress
-from fastvlm_compile.quantize.scheme import Quantized
+from fastvlm_compile.quantize.scheme import Quantized, Shape, describe
 from fastvlm_compile.quantize.tensor import QuantizedTensor
 from reference.checkpoint.names import EMBED_TOKENS, to_module
 from reference.fastvlm import FastVLM
 from reference.qwen2 import attention_bias, rotary_embedding
+from validation.progress import Steps
 
 MAX_LOGIT_VALUES = 4_000_000
 """Logits that are compared per prompt, its last positions: 26 of Qwen2's vocabulary."""
@@ -35,57 +36,60 @@ class Prompt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sensitivity:
-    """Of one tensor stored in one way.
-
-    Attributes:
-        scheme: the way.
-        kl_mean: nats per position.
-        size_bytes: of the quantized tensor.
-    """
+class Candidate:
+    """A way to store a tensor, and the mean KL that it alone causes, nats a position."""
 
     scheme: Quantized
     kl_mean: float
-    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """Of one tensor: its shape, and what each way to store it costs."""
+
+    shape: Shape
+    candidates: tuple[Candidate, ...]
+
+
+Sensitivities = Mapping[str, Sensitivity]
+"""By canonical name."""
 
 
 @torch.inference_mode()
 def measure_sensitivity(
     model: FastVLM,
     prompts: Sequence[Prompt],
-    candidates: Mapping[str, Sequence[Quantized]],
+    *,
+    names: Sequence[str],
+    schemes: Sequence[Quantized],
     quantize: QuantizeFunction,
     progress: Progress,
-) -> dict[str, tuple[Sensitivity, ...]]:
+) -> dict[str, Sensitivity]:
     """Quantizes one tensor at a time in every way.
 
     Args:
         model: float32; unchanged afterwards.
         prompts: at least one.
-        candidates: ways by canonical name of a tensor of the language model.
+        names: canonical names of tensors of the language model.
+        schemes: the ways.
         quantize: canonical name, weight, scheme -> quantized tensor.
         progress: told of every candidate.
     """
     probe = Probe(model, prompts)
-    total = sum(len(schemes) for schemes in candidates.values())
-    done = 0
-    found: dict[str, tuple[Sensitivity, ...]] = {}
-    for name, schemes in candidates.items():
+    steps = Steps(progress, len(names) * len(schemes))
+    found = {}
+    for name in names:
         parameter = model.get_parameter(to_module(name))
         original = parameter.data
-        losses = []
+        candidates = []
         for scheme in schemes:
-            progress(done, total, f"sensitivity of {name}")
-            quantized = quantize(name, original, scheme)
-            parameter.data = torch.from_numpy(quantized.dequantize())
+            steps.begin(f"{describe(scheme)} of {name}")
+            parameter.data = torch.from_numpy(quantize(name, original, scheme).dequantize())
             kl_mean = probe.kl_mean(first_layer=layer_of(name))
             parameter.data = original
-            losses.append(
-                Sensitivity(scheme=scheme, kl_mean=kl_mean, size_bytes=quantized.size_bytes)
-            )
-            done += 1
-        found[name] = tuple(losses)
-    progress(total, total, "sensitivities measured")
+            candidates.append(Candidate(scheme=scheme, kl_mean=kl_mean))
+        found[name] = Sensitivity(shape=tuple(original.shape), candidates=tuple(candidates))
+    steps.end()
     return found
 
 

@@ -20,7 +20,8 @@ def export(config: MlxConfig, inputs: Mapping[str, Path], out: Path, progress: P
 
     Args:
         config: the layout.
-        inputs: `weights`, a checkpoint in any layout, and for a quantized variant `quantized`.
+        inputs: `weights`, a checkpoint in any layout, and for a quantized variant its parts,
+            `quantized_language` and `quantized_projector`.
         out: an empty directory.
         progress: told of every tensor.
     """
@@ -28,6 +29,7 @@ def export(config: MlxConfig, inputs: Mapping[str, Path], out: Path, progress: P
     from fastvlm_compile.quantize.weights_file import open_quantized
     from reference.checkpoint.tensors import open_checkpoint
 
-    quantized = open_quantized(inputs["quantized"]) if "quantized" in inputs else None
+    parts = [inputs[role] for role in sorted(inputs) if role.startswith("quantized_")]
+    quantized = open_quantized(*parts) if parts else None
     checkpoint = open_checkpoint(inputs["weights"])
     export_mlx(MlxExport(layout=config.layout), checkpoint, quantized, out, progress)

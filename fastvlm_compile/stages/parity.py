@@ -95,11 +95,11 @@ def reference(
     from validation.tensor_parity import Tolerance
 
     parts = [inputs[role] for role in sorted(inputs) if role.startswith("quantized_")]
-    weights = DequantizedCheckpoint(
-        checkpoint=open_checkpoint(inputs["weights"]), quantized=open_quantized(*parts)
-    )
+    checkpoint = open_checkpoint(inputs["weights"])
+    quantized = DequantizedCheckpoint(checkpoint=checkpoint, quantized=open_quantized(*parts))
     measurements, outputs = measure_reference(
-        build(weights),
+        build(quantized),
+        build(checkpoint),
         variant=config.variant,
         tolerance=Tolerance(rtol=config.rtol, atol=config.atol),
         goldens=open_goldens(inputs["golden"]),

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,11 +84,18 @@ def test_the_card_says_how_to_run_it_what_goes_in_and_what_was_checked(
     assert "onnx.fp32.decoder | psnr_db | inf | >= 60" in card
 
 
+def test_the_card_tells_of_further_sizes_where_there_are_any(
+    plan: BundlePlan, changed: Changed, tmp_path: Path
+) -> None:
+    assert "packages take" not in (assemble(plan, tmp_path / "sample") / "README.md").read_text()
+    contract = replace(plan.contract, further_coreml_sizes=(320, 512))
+    card = (assemble(changed(contract=contract), tmp_path / "more") / "README.md").read_text()
+    assert "It becomes 4 tokens. The Core ML packages take 320, 512 too, by function." in card
+
+
 def test_the_card_of_the_other_contract_says_the_other_thing(
     changed: Changed, contract, tmp_path: Path
 ) -> None:
-    from dataclasses import replace
-
     other = replace(contract, fit="crop", image_position="after")
     card = (assemble(changed(contract=other), tmp_path / "sample") / "README.md").read_text()
     assert "middle square is kept" in card
@@ -109,8 +117,6 @@ def test_a_path_of_the_building_machine_is_refused_wherever_it_is(
 
 
 def test_a_path_in_the_recipe_is_refused(plan: BundlePlan, changed: Changed, built: Path) -> None:
-    from dataclasses import replace
-
     recipe = f"checkpoint:\n  path: {built}/tiny\n"
     leaking = changed(provenance=replace(plan.provenance, recipe=recipe))
     with pytest.raises(BundleError, match=r"README\.md holds"):

@@ -52,6 +52,16 @@ def test_what_is_written_reads_back_equal(manifest: Manifest) -> None:
     assert parse_manifest(manifest.to_bytes(), source="manifest.json") == manifest
 
 
+def test_further_sizes_of_the_core_ml_packages_are_told_where_there_are_any(
+    manifest: Manifest,
+) -> None:
+    assert "further_coreml_sizes" not in json.loads(manifest.to_bytes())["contract"]["image"]
+    contract = replace(manifest.contract, further_coreml_sizes=(320, 512))
+    more = replace(manifest, contract=contract)
+    assert json.loads(more.to_bytes())["contract"]["image"]["further_coreml_sizes"] == [320, 512]
+    assert parse_manifest(more.to_bytes(), source="manifest.json") == more
+
+
 def test_the_contract_tells_the_whole_prompt(manifest: Manifest) -> None:
     document = json.loads(manifest.to_bytes())
     template = document["contract"]["prompt"]["template"]

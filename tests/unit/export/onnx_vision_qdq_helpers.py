@@ -92,8 +92,22 @@ def coarse_images(size: int) -> np.ndarray:
 
 
 def features(path: Path, images: np.ndarray) -> np.ndarray:
-    """`image_features` [B, T, H]."""
+    """`image_features` [B, T, H], as everybody runs the graph."""
     return Graph.open(path).run({"pixel_values": images})["image_features"]
+
+
+def features_as_written(path: Path, images: np.ndarray) -> np.ndarray:
+    """`image_features` [B, T, H], node by node.
+
+    Optimized, a MatMul whose weight alone is integers becomes a MatMulNBits, which rounds its
+    activations after all.
+    """
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (values,) = session.run(["image_features"], {"pixel_values": images})
+    result: np.ndarray = values
+    return result
 
 
 def with_float_activations(path: Path, out: Path) -> Path:

@@ -16,6 +16,7 @@ from onnx_vision_qdq_helpers import (
     entry_of,
     export,
     features,
+    features_as_written,
     optimized_ops,
     quantize_vision,
     with_float_activations,
@@ -98,7 +99,8 @@ def test_no_weight_that_is_quantized_is_in_the_file_as_floats_too(case: QdqCase)
 def test_but_for_rounded_activations_the_graph_computes_what_the_reference_computes(
     case: QdqCase, expected: np.ndarray, unquantized: np.ndarray, tmp_path: Path
 ) -> None:
-    found = features(with_float_activations(case.graph, tmp_path / "floats.onnx"), case.images)
+    floats = with_float_activations(case.graph, tmp_path / "floats.onnx")
+    found = features_as_written(floats, case.images)
     assert relative_l2(found, expected) <= 1e-5
     # Negative control: the weights before they were quantized.
     assert not relative_l2(found, unquantized) <= 1e-3

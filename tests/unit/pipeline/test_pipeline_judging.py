@@ -43,7 +43,13 @@ def _judge(tmp_path: Path, *measurements: Measurement) -> Judgement:
     store.open()
     artifacts = {"parity.onnx.fp32": Artifact(folder=stage, digest="")}
     return judge_gates(
-        (GATE,), ("parity.onnx.fp32",), artifacts, recipe="toy", quantized=(), store=store
+        (GATE,),
+        ("parity.onnx.fp32",),
+        artifacts,
+        recipe="toy",
+        quantized=(),
+        sizes=(),
+        store=store,
     )
 
 

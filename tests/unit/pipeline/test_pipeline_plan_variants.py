@@ -6,7 +6,8 @@ import pytest
 
 from fastvlm_compile.errors import RecipeError
 from fastvlm_compile.plan import make_plan, onnx_graph_stages, parity_stages
-from fastvlm_compile.plan_variants import onnx_graphs, parts_of
+from fastvlm_compile.plan_quantize import parts_of, policy_of
+from fastvlm_compile.plan_variants import onnx_graphs
 from fastvlm_compile.recipe import components_of, quantization_of
 from fastvlm_compile.recipe_file import load_recipe
 
@@ -36,7 +37,7 @@ targets:
     compressed: [int8, int4, lut4, lut6, mixed]
     ship: [float16, int4]
     language: {prefill_chunk: 32, max_chunk_mb: 100}
-  mlx: {variants: [fp16, int4]}
+  mlx: {variants: [fp16, int4, mixed]}
 gates: []
 """
 
@@ -75,7 +76,9 @@ def test_variants_share_the_quantized_parts_that_are_the_same(stages):
     assert stages["coreml.decoder.int4"].inputs["quantized"] == "quantize.language-int4"
     assert stages["coreml.vision.int8"].inputs["quantized"] == "quantize.vision-int8"
     assert stages["onnx.vision_encoder.int8"].inputs["quantized"] == "quantize.vision-int8"
-    assert stages["mlx.int4"].inputs["quantized"] == "quantize.language-int4-mlx"
+    assert stages["mlx.int4"].inputs["quantized_language"] == "quantize.language-int4-group64"
+    assert stages["mlx.mixed"].inputs["quantized_language"] == "quantize.mixed"
+    assert stages["onnx.language.mixed"].inputs["quantized"] == "quantize.mixed"
     assert sum(name.startswith("quantize.vision") for name in stages) == 2
 
 
@@ -128,8 +131,13 @@ def test_parts_and_quantizations_have_names_for_every_target():
         "vision": "quantize.vision-lut6",
         "language": "quantize.language-lut4",
     }
-    assert parts_of("mlx", "int4") == {"language": "quantize.language-int4-mlx"}
-    assert parts_of("mlx", "mixed") == {"language": "quantize.mixed-mlx"}
+    assert parts_of("mlx", "int4") == {
+        "projector": "quantize.projector-int4-group64",
+        "language": "quantize.language-int4-group64",
+    }
+    assert parts_of("mlx", "mixed")["language"] == parts_of("onnx", "mixed")["language"]
+    assert parts_of("coreml", "mixed")["language"] == "quantize.mixed-tables"
+    assert policy_of("coreml") == "policy.mixed-tables"
     assert quantization_of("onnx", "fp16") is None
     assert quantization_of("coreml", "int8") == "int8-channel"
 
@@ -158,7 +166,7 @@ def test_an_error_is_split_only_where_it_has_parts(write):
             "there are no float16",
         ),
         ("ship: [float16, int4]", "ship: [int4-fast]", "targets.coreml.ship: int4-fast is not"),
-        ("variants: [fp16, int4]", "variants: [lut4]", "targets.mlx.variants[0]: found"),
+        ("variants: [fp16, int4, mixed]", "variants: [lut4]", "targets.mlx.variants[0]: found"),
     ],
 )
 def test_a_quantization_that_cannot_be_is_told(write, old, new, message):

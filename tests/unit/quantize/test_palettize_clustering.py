@@ -1,6 +1,6 @@
 """The clustering is optimal: no table of as many float16 values has a smaller squared error."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -9,11 +9,21 @@ from hypothesis import strategies as st
 from palettize_samples import FINITE_HALVES, KINDS, table_error, weight
 
 from fastvlm_compile.quantize import clustering
-from fastvlm_compile.quantize.clustering import find_price, optimal_table, recombine
+from fastvlm_compile.quantize.clustering import (
+    MAX_EXACT_VALUES,
+    find_price,
+    optimal_bounds,
+    recombine,
+    workspace,
+)
 from fastvlm_compile.quantize.clustering_kernels import cost, prefix_sums
 
 ROUNDING = 1e-9
 """Errors are small differences of sums of squares, here at most 1e5 times as large."""
+
+
+def optimal_table(x, w, clusters, max_exact=MAX_EXACT_VALUES):
+    return clustering.optimal_table(x, w, clusters, max_exact)
 
 
 def interval_costs(x, w):
@@ -28,6 +38,10 @@ def interval_costs(x, w):
             near = FINITE_HALVES[max(at - 1, 0) : at + 1]
             costs[start, end] = min((weights * (here - c) ** 2).sum() for c in near)
     return costs
+
+
+def error(sums, bounds):
+    return sum(cost(sums, start, end) for start, end in pairwise(bounds))
 
 
 def least_errors(x, w):
@@ -111,10 +125,14 @@ def test_numbers_of_clusters_that_no_price_gives_are_recombined(monkeypatch) -> 
         return recombine(few, many, clusters)
 
     monkeypatch.setattr(clustering, "recombine", spy)
-    least = least_errors(x, w)
+    monkeypatch.setattr(clustering, "find_price", find_price.py_func)
+    least, sums = least_errors(x, w), prefix_sums(x, w)
     for clusters in range(1, 48):
         found = table_error(x, w, optimal_table(x, w, clusters))
         assert found == pytest.approx(least[clusters], rel=ROUNDING, abs=1e-12)
+        bounds = optimal_bounds.py_func(x, sums, clusters, MAX_EXACT_VALUES)
+        assert len(bounds) == clusters + 1
+        assert error(sums, bounds) == pytest.approx(least[clusters], rel=ROUNDING, abs=1e-12)
     assert calls, "no number needed it: the test shows nothing"
 
 
@@ -122,7 +140,7 @@ def test_a_price_gives_its_partition_the_wanted_number_of_intervals() -> None:
     x = np.random.default_rng(0).choice(1000, 500, replace=False) / 1024
     sums = prefix_sums(np.sort(x), np.ones(500))
     for clusters in (1, 7, 100, 499):
-        bounds, _ = find_price(sums, clusters, 1.0, 100)
+        bounds, _ = find_price(sums, clusters, 1.0, workspace(501), 100)
         assert len(bounds) == clusters + 1
         assert bounds[0] == 0
         assert bounds[-1] == 500
@@ -133,12 +151,11 @@ def test_a_price_gives_its_partition_the_wanted_number_of_intervals() -> None:
                 assert cost(sums, start, moved) + cost(sums, moved, end) > here
 
 
-def test_beyond_the_limit_of_exactness_the_error_is_all_but_least(monkeypatch) -> None:
+def test_beyond_the_limit_of_exactness_the_error_is_all_but_least() -> None:
     x = np.unique(np.random.default_rng(5).standard_t(4, 20_000) * 0.03)
     w = np.ones(len(x))
     exact = table_error(x, w, optimal_table(x, w, 16))
-    monkeypatch.setattr(clustering, "MAX_EXACT_VALUES", 600)
-    near = table_error(x, w, optimal_table(x, w, 16))
+    near = table_error(x, w, optimal_table(x, w, 16, max_exact=600))
     assert exact * (1 - ROUNDING) <= near <= exact * 1.001
 
 

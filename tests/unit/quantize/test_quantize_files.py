@@ -152,11 +152,12 @@ def test_a_name_stands_for_one_quantization_and_for_one_part():
     for preset in PRESETS.values():
         for quantization in preset.quantizations.values():
             assert found.setdefault(quantization.name, quantization) == quantization
-            for part in quantization.parts:
+            for part in quantization.parts.values():
                 assert parts.setdefault(part.name, part) == part
     rules = [part.rules for part in parts.values()]
     assert len(set(rules)) == len(rules), "equal rules under two names"
-    assert PRESETS["int4"].quantizations["onnx"] is PRESETS["int4"].quantizations["coreml"]
+    int4 = PRESETS["int4"].quantizations
+    assert int4["onnx"].parts == int4["coreml"].parts
 
 
 def test_a_preset_resolves_to_every_weight_but_the_depthwise_ones():
@@ -170,7 +171,7 @@ def test_a_preset_resolves_to_every_weight_but_the_depthwise_ones():
         "model.vision_tower.vision_tower.model.patch_embed.2.reparam_conv.weight": (16, 16, 1, 1),
     }
     parts = PRESETS["int4"].quantizations["onnx"].parts
-    choices = resolve(tuple(rule for part in parts for rule in part.rules), shapes)
+    choices = resolve(tuple(rule for part in parts.values() for rule in part.rules), shapes)
     assert set(choices) == set(shapes) - {
         "model.layers.0.input_layernorm.weight",
         "model.vision_tower.vision_tower.model.patch_embed.1.reparam_conv.weight",

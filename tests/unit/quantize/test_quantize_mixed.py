@@ -8,8 +8,16 @@ import torch
 
 from fastvlm_compile.progress import silent
 from fastvlm_compile.quantize.affine import round_to_nearest
-from fastvlm_compile.quantize.mixed import CANDIDATES, choose_mixed, method_of, together
-from fastvlm_compile.quantize.policy_file import POLICY, read_choices, write_policy
+from fastvlm_compile.quantize.families import CANDIDATES
+from fastvlm_compile.quantize.mixed import choose_mixed, describe_policy, method_of, together
+from fastvlm_compile.quantize.policy_file import (
+    POLICY,
+    SENSITIVITIES,
+    read_choices,
+    read_sensitivities,
+    write_policy,
+    write_sensitivities,
+)
 from fastvlm_compile.quantize.roles import role_of
 from fastvlm_compile.quantize.scheme import Affine, Palette
 from fastvlm_compile.quantize.sensitivity import Prompt, layer_of, measure_sensitivity
@@ -70,7 +78,10 @@ def whole_kl(model, prompts, name, scheme):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sensitivity_is_the_divergence_with_that_tensor_alone_changed(model, prompts, name):
-    found = measure_sensitivity(model, prompts, {name: (INT4, INT8)}, quantize, silent)[name]
+    measured = measure_sensitivity(
+        model, prompts, names=[name], schemes=(INT4, INT8), quantize=quantize, progress=silent
+    )
+    found = measured[name].candidates
     for each in found:
         expected = whole_kl(model, prompts, name, each.scheme)
         assert each.kl_mean == pytest.approx(expected, rel=1e-3, abs=1e-7)
@@ -79,7 +90,9 @@ def test_a_sensitivity_is_the_divergence_with_that_tensor_alone_changed(model, p
 
 def test_the_model_is_left_as_it_was(model, prompts):
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    measure_sensitivity(model, prompts, dict.fromkeys(NAMES, (INT4,)), quantize, silent)
+    measure_sensitivity(
+        model, prompts, names=NAMES, schemes=(INT4,), quantize=quantize, progress=silent
+    )
     together(model, prompts, dict.fromkeys(NAMES, INT4), quantize)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
@@ -98,16 +111,22 @@ def shapes(random_checkpoint):
 
 
 @pytest.fixture(scope="module")
-def policy(model, prompts, shapes):
-    return choose_mixed(
+def sensitivities(model, prompts, shapes):
+    return measure_sensitivity(
         model,
         prompts,
-        shapes,
-        target="onnx",
-        mean_bits=uniform_bits(shapes, INT4),
+        names=list(shapes),
+        schemes=CANDIDATES["affine"],
         quantize=quantize,
         progress=silent,
     )
+
+
+@pytest.fixture(scope="module")
+def policy(model, prompts, shapes, sensitivities):
+    schemes = choose_mixed(sensitivities, target="onnx", mean_bits=uniform_bits(shapes, INT4))
+    measured = together(model, prompts, schemes, quantize)
+    return describe_policy(sensitivities, schemes, target="onnx", measured_kl=measured)
 
 
 def uniform_bits(shapes, scheme):
@@ -125,15 +144,21 @@ def test_mixed_bits_lose_less_than_uniform_ones_of_the_same_bytes(policy, model,
 
 def test_the_predicted_loss_is_the_sum_of_the_chosen_ones(policy):
     chosen = [
-        next(s.kl_mean for s in policy.sensitivities[name] if s.scheme == choice.scheme)
+        next(
+            each.kl_mean
+            for each in policy.sensitivities[name].candidates
+            if each.scheme == choice.scheme
+        )
         for name, choice in policy.choices.items()
     ]
     assert policy.predicted_kl == pytest.approx(sum(chosen))
 
 
-def test_a_policy_is_read_as_it_was_written(policy, tmp_path):
+def test_what_was_measured_and_chosen_is_read_as_it_was_written(policy, tmp_path):
     write_policy(tmp_path, policy)
     assert read_choices(tmp_path) == policy.choices
+    write_sensitivities(tmp_path, policy.sensitivities)
+    assert read_sensitivities(tmp_path) == policy.sensitivities
 
 
 def test_a_damaged_policy_is_refused_by_name(policy, tmp_path):
@@ -142,11 +167,13 @@ def test_a_damaged_policy_is_refused_by_name(policy, tmp_path):
     path.write_text(path.read_text().replace('"affine"', '"magic"'))
     with pytest.raises(UserError, match=POLICY):
         read_choices(tmp_path)
+    with pytest.raises(UserError, match=SENSITIVITIES):
+        read_sensitivities(tmp_path)
 
 
 def test_candidates_fit_their_targets_and_methods_fit_the_candidates():
-    assert all(isinstance(scheme, Palette) for scheme in CANDIDATES["coreml"])
-    assert all(isinstance(scheme, Affine) for scheme in CANDIDATES["mlx"] + CANDIDATES["onnx"])
+    assert all(isinstance(scheme, Palette) for scheme in CANDIDATES["palette"])
+    assert all(isinstance(scheme, Affine) for scheme in CANDIDATES["affine"])
     assert method_of("lm_head.weight", INT4) == "gptq"
     assert method_of("model.embed_tokens.weight", INT4) == "search"
     assert method_of("lm_head.weight", Palette(bits=4, group_size=16)) == "clustering"

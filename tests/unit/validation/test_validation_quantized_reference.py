@@ -19,9 +19,10 @@ from validation.tensor_parity import Tolerance
 TOLERANCE = Tolerance(rtol=1e-2, atol=1e-3)
 
 
-def measure(model, goldens, tokenizer):
+def measure(model, original, goldens, tokenizer):
     measurements, outputs = measure_reference(
         model,
+        original,
         variant="int4",
         tolerance=TOLERANCE,
         goldens=goldens,
@@ -33,11 +34,11 @@ def measure(model, goldens, tokenizer):
 
 @pytest.fixture(scope="module")
 def same(model, goldens, tokenizer):
-    return measure(model, goldens, tokenizer)
+    return measure(model, model, goldens, tokenizer)
 
 
 @pytest.fixture(scope="module")
-def rougher(random_checkpoint, goldens, tokenizer):
+def rougher(random_checkpoint, model, goldens, tokenizer):
     """A model whose decoder and projector were rounded to few bits; tower and table were not."""
     changed = load(random_checkpoint)
     for part in (changed.projector, changed.language.layers):
@@ -45,7 +46,7 @@ def rougher(random_checkpoint, goldens, tokenizer):
             if parameter.dim() == 2:
                 step = parameter.abs().max() / 8
                 parameter.data = torch.round(parameter / step) * step
-    return measure(changed, goldens, tokenizer)
+    return measure(changed, model, goldens, tokenizer)
 
 
 def test_an_unchanged_model_costs_nothing(same):
@@ -60,7 +61,7 @@ def test_the_cost_shows_in_the_components_that_were_changed_and_in_no_other(roug
     values, _ = rougher
     for component in ("vision", "embedding"):
         assert values[component, "relative_l2"] == 0
-    for component in ("projector", "vision_encoder", "decoder", "end_to_end"):
+    for component in ("projector", "vision_encoder", "decoder", "end_to_end", "held_out"):
         assert values[component, "relative_l2"] > 1e-2
     assert values["decoder", "kl_mean"] > 1e-6
 

@@ -1,0 +1,66 @@
+"""Colours and shapes of the plot, for light and for dark pages."""
+
+from fastvlm_compile.report.svg import element, spell
+
+# Light and dark; each stands out from its paper by at least 4.5 to 1, and the three targets differ
+# for colour-blind eyes as well (and by their shapes).
+_COLOURS = {
+    "paper": ("#ffffff", "#0d1117"),
+    "ink": ("#1f2328", "#e6edf3"),
+    "faint": ("#59636e", "#9198a1"),
+    "grid": ("#e3e7eb", "#262c36"),
+    "onnx": ("#0066b3", "#6cb6ff"),
+    "coreml": ("#b54708", "#ffa657"),
+    "mlx": ("#00745a", "#4ed8a5"),
+}
+NAMES = {"onnx": "ONNX", "coreml": "Core ML", "mlx": "MLX"}
+"""Targets that can be drawn, and how they are called."""
+
+_FIXED = """\
+text{font-family:system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif;font-size:12px}
+.title{font-size:17px;font-weight:600}
+.label{stroke-width:3px;stroke-linejoin:round;paint-order:stroke}
+.line{fill:none;stroke-width:1px}
+.front{fill:none;stroke-width:1px;stroke-opacity:.55}
+.leader{fill:none;stroke-width:.7px;stroke-opacity:.8}
+.mark{stroke-width:1.5px}
+.end{text-anchor:end}
+.middle{text-anchor:middle}"""
+
+
+def style() -> str:
+    """The `<style>` of the plot; the page's colour scheme decides."""
+    dark = f"@media (prefers-color-scheme:dark){{\n{_rules(1)}\n}}"
+    return element("style", f"{_FIXED}\n{_rules(0)}\n{dark}")
+
+
+def mark(target: str, x: float, y: float, radius: float, *inside: str) -> str:
+    """The shape of a target: a circle, a square or a triangle of about the same area.
+
+    Args:
+        target: in `NAMES`.
+        x, y: its middle.
+        radius: half its width.
+        inside: markup, such as a title.
+    """
+    class_ = f"mark {target}"
+    if target == "onnx":
+        return element("circle", *inside, class_=class_, cx=x, cy=y, r=radius)
+    if target == "coreml":
+        r = radius * 0.9
+        return element("rect", *inside, class_=class_, x=x - r, y=y - r, width=2 * r, height=2 * r)
+    assert target == "mlx", target
+    top, bottom = y - 1.15 * radius, y + 0.9 * radius
+    corners = ((x, top), (x + 1.15 * radius, bottom), (x - 1.15 * radius, bottom))
+    points = " ".join(f"{spell(cx)},{spell(cy)}" for cx, cy in corners)
+    return element("polygon", *inside, class_=class_, points=points)
+
+
+def _rules(theme: int) -> str:
+    colour = {name: pair[theme] for name, pair in _COLOURS.items()}
+    lines = [f".{name}{{fill:{colour[name]}}}" for name in ("paper", "ink", "faint", *NAMES)]
+    lines.append(f".grid{{stroke:{colour['grid']}}}")
+    lines.append(f".axis{{stroke:{colour['faint']}}}")
+    lines.append(f".label,.mark{{stroke:{colour['paper']}}}")
+    lines += [f".front.{name},.leader.{name}{{fill:none;stroke:{colour[name]}}}" for name in NAMES]
+    return "\n".join(lines)
