@@ -1,4 +1,4 @@
-"""The stages: what they write, that their configs cross into a worker, and that they cost nothing."""
+"""The stages: what they write, that their configs cross into a worker, that they cost nothing."""
 
 import shutil
 import subprocess
