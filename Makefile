@@ -24,7 +24,7 @@ bundle: $(INSTALLED) ## build the tiny bundle end to end into dist/tiny (RECIPE=
 	$(BIN)/fastvlm-compile build $(RECIPE)
 
 test: $(INSTALLED) ## run the tests
-	$(TEST_ENV) $(BIN)/pytest -n 2 --dist loadgroup
+	$(TEST_ENV) $(BIN)/pytest -n 2 --no-loadscope-reorder
 
 test-full: $(INSTALLED) ## run the slow full-size tests too
 	$(BIN)/pytest -m 'full or not full'
@@ -41,6 +41,7 @@ format: $(INSTALLED) ## format the code
 bench: $(INSTALLED) bench-env ## measure against others and at full size; writes benchmarks/*.{json,md}
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.executor
+	$(BIN)/python -m benchmarks.palettization
 	$(BIN)/python -m benchmarks.int4_quality
 	$(BIN)/python -m benchmarks.int4_build
 

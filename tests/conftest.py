@@ -7,6 +7,14 @@ import pytest
 
 from fastvlm_compile.checkpoint.synthesize import synthesize
 
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """See `worker_groups`."""
+    from worker_groups import GroupScheduling
+
+    return GroupScheduling(config, log)
+
+
 NUM_REGULAR_TOKENS = 320
 """256 bytes and 64 merges; the special tokens follow, `<image>` is 323."""
 

@@ -57,13 +57,7 @@ def quantize_checkpoint(
         UserError: a method refuses the values of a tensor.
     """
     chosen = _checked(checkpoint, choices)
-    observed: frozenset[str] = frozenset()
-    seen = [name for name in chosen if _is_observed(checkpoint, name)]
-    if any(uses_inputs(chosen[name]) for name in seen):
-        observed = frozenset(seen)
-    if calibration is None:
-        _refuse_without_inputs(chosen)
-        observed = frozenset()
+    observed = _observed(checkpoint, chosen, calibration)
     ledger = Ledger(out)
     bench = Bench(
         checkpoint,
@@ -101,17 +95,21 @@ def _checked(checkpoint: "Checkpoint", choices: Mapping[str, Choice]) -> dict[st
     return chosen
 
 
-def _is_observed(checkpoint: "Checkpoint", name: str) -> bool:
-    return is_observed(name, checkpoint.tensors[name].shape, tied=checkpoint.tied)
-
-
-def _refuse_without_inputs(chosen: Mapping[str, Choice]) -> None:
-    for name, choice in chosen.items():
-        if choice.method == "gptq":
-            raise ChoiceError(
-                f"{name}: gptq needs calibration inputs, and none are given",
-                hint="give them, or choose the method search",
-            )
+def _observed(
+    checkpoint: "Checkpoint", chosen: Mapping[str, Choice], calibration: Calibration | None
+) -> frozenset[str]:
+    """The tensors whose inputs will be gathered: all that can be, or none."""
+    if calibration is None:
+        for name, choice in chosen.items():
+            if choice.method == "gptq":
+                raise ChoiceError(
+                    f"{name}: gptq needs calibration inputs, and none are given",
+                    hint="give them, or choose the method search",
+                )
+        return frozenset()
+    shapes = {name: checkpoint.tensors[name].shape for name in chosen}
+    seen = [name for name in chosen if is_observed(name, shapes[name], tied=checkpoint.tied)]
+    return frozenset(seen) if any(uses_inputs(chosen[name]) for name in seen) else frozenset()
 
 
 def _contexts(

@@ -41,7 +41,7 @@ pytestmark = pytest.mark.xdist_group("kill-matrix")
 TARGETS: tuple[Target, ...] = ("onnx", "coreml", "mlx")
 FAST: Mapping[Target, MatrixPlan] = {
     "onnx": MatrixPlan(per_kind=1, limit=36),
-    "coreml": MatrixPlan(per_kind=1, limit=28),
+    "coreml": MatrixPlan(per_kind=1, limit=24),
     "mlx": MatrixPlan(per_kind=1, limit=12),
 }
 FULL = MatrixPlan(per_kind=4)

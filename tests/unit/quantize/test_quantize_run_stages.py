@@ -70,10 +70,11 @@ def test_rules_without_inputs_need_no_calibration(inputs: dict[str, Path], tmp_p
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_the_rules_of_every_preset_cross_into_a_worker(preset: str) -> None:
     for quantization in PRESETS[preset].quantizations.values():  # type: ignore[index]
-        config = config_of(quantization.rules)
-        read = from_plain(to_plain(config), QuantizeConfig)
-        assert read == config
-        assert tuple(rule.rule() for rule in read.rules) == quantization.rules
+        for part in quantization.parts.values():
+            config = config_of(part.rules)
+            read = from_plain(to_plain(config), QuantizeConfig)
+            assert read == config
+            assert tuple(rule.rule() for rule in read.rules) == part.rules
 
 
 def test_a_rule_has_one_scheme() -> None:
