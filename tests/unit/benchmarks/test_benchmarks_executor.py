@@ -48,9 +48,7 @@ def test_a_ratio_is_that_of_turns_and_one_disturbed_turn_does_not_move_it(
     benchmark: ModuleType,
 ) -> None:
     assert benchmark.ratio([2.0, 2.0, 40.0], [1.0, 1.0, 10.0]) == pytest.approx(2.0)
-    assert benchmark.ratio([3.0, 3.0, 3.0], [1.0, 1.0, 1.0]) == pytest.approx(
-        3.0
-    )
+    assert benchmark.ratio([3.0, 3.0, 3.0], [1.0, 1.0, 1.0]) == pytest.approx(3.0)
 
 
 def test_the_page_tells_every_package_and_every_cache(benchmark: ModuleType) -> None:
