@@ -20,8 +20,7 @@ from fastvlm_compile.corruptions.safetensors_draft import Arrays, SafetensorsDra
 from fastvlm_compile.corruptions.stored import Draft, StoredTensor
 from fastvlm_compile.export.mlx.names import LANGUAGE_PREFIX, MlxLayout, module_of, to_mlx
 from fastvlm_compile.export.mlx.read import read_mlx
-from fastvlm_compile.export.onnx.read_back import same_tensor
-from fastvlm_compile.quantize.tensor import Floats
+from fastvlm_compile.quantize.tensor import Floats, same_tensor
 from fastvlm_compile.quantize.weights_file import QuantizedWeights
 from reference.checkpoint.names import EMBED_TOKENS
 from validation.component_parity import measure_embed_tokens, measure_vision_encoder

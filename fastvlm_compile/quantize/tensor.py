@@ -110,6 +110,17 @@ def per_channel(values: Floats, rank: int) -> Floats:
     return values.reshape(-1, *[1] * (rank - 1))
 
 
+def same_tensor(one: QuantizedTensor, other: QuantizedTensor) -> bool:
+    """Whether two tensors are equal bit for bit."""
+    return (
+        one.scheme == other.scheme
+        and np.array_equal(one.codes, other.codes)
+        and np.array_equal(one.scales.view(np.uint16), other.scales.view(np.uint16))
+        and np.array_equal(one.zero_points, other.zero_points)
+        and np.array_equal(one.tables.view(np.uint16), other.tables.view(np.uint16))
+    )
+
+
 def array_shapes(scheme: Quantized, shape: Shape) -> dict[str, Shape]:
     """Shape of every array of a quantized tensor; absent ones are (0,)."""
     scales: Shape = (0,)

@@ -14,6 +14,7 @@ import torch
 from fastvlm_compile.checkpoint.safetensors_writer import Blocks, TensorSpec
 from fastvlm_compile.checkpoint.shards import MAX_SHARD_BYTES, plan_shards, write_shards
 from fastvlm_compile.export.errors import ExportError
+from fastvlm_compile.export.mlx.check import check_mlx_integers
 from fastvlm_compile.export.mlx.config import mlx_config, quantization_section
 from fastvlm_compile.export.mlx.encoding import MlxArrays, encode
 from fastvlm_compile.export.mlx.limits import check_mlx_layout
@@ -64,7 +65,8 @@ def export_mlx(
     Raises:
         MlxUnsupportedError: MLX or the layout cannot hold a quantized tensor; nothing is written
             unless the reason is in its scales.
-        ExportError: a value does not fit the dtype.
+        ExportError: a value does not fit the dtype, or what is read back is not what was
+            quantized.
     """
     shapes = expected_tensors(checkpoint.config)
     schemes = _schemes(config.layout, checkpoint, quantized)
@@ -83,6 +85,8 @@ def export_mlx(
         quantization=quantization_section(schemes, shapes, config.layout),
     )
     (out / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
+    if quantized is not None:
+        check_mlx_integers(out, quantized, config.layout)
 
 
 def _schemes(

@@ -3,13 +3,12 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from fastvlm_compile.export.errors import ExportError
 from fastvlm_compile.export.onnx.gather_quantized import read_gather_quantized
 from fastvlm_compile.export.onnx.matmul_nbits import read_matmul_nbits
-from fastvlm_compile.quantize.tensor import QuantizedTensor
+from fastvlm_compile.quantize.tensor import QuantizedTensor, same_tensor
 from fastvlm_compile.quantize.weights_file import QuantizedEntry, QuantizedWeights
 
 JOINED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
@@ -64,16 +63,6 @@ def check_same_integers(path: Path, quantized: QuantizedWeights, expected: Colle
         missing.remove(name)
     if missing:
         raise ExportError(f"{path.name}: quantized, but not in the graph: {sorted(missing)}")
-
-
-def same_tensor(one: QuantizedTensor, other: QuantizedTensor) -> bool:
-    """Whether two tensors are equal bit for bit."""
-    return (
-        one.scheme == other.scheme
-        and np.array_equal(one.codes, other.codes)
-        and np.array_equal(one.scales.view(np.uint16), other.scales.view(np.uint16))
-        and np.array_equal(one.zero_points, other.zero_points)
-    )
 
 
 def split_rows(tensor: QuantizedTensor, rows: Sequence[int]) -> list[QuantizedTensor]:

@@ -23,6 +23,7 @@ from fastvlm_compile.export.onnx.activation_ranges import (
     choose_range,
 )
 from fastvlm_compile.export.onnx.check import check_graph
+from fastvlm_compile.export.onnx.check_pairs import check_activation_pairs
 from fastvlm_compile.export.onnx.contract import vision_contract
 from fastvlm_compile.export.onnx.export import VisionGraphConfig
 from fastvlm_compile.export.onnx.files import SavedGraph, save_graph
@@ -98,6 +99,7 @@ def export_quantized_vision(
     progress(4, _STEPS, "checking")
     check_graph(saved.graph, vision_contract(config.vision, config.hidden_size))
     check_vision_integers(saved.graph, quantized)
+    check_activation_pairs(saved.graph)
     progress(_STEPS, _STEPS, "quantized vision encoder written")
     return saved
 

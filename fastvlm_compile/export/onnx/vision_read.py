@@ -7,11 +7,10 @@ import numpy as np
 import onnx_ir as ir
 
 from fastvlm_compile.export.errors import ExportError
-from fastvlm_compile.export.onnx.read_back import same_tensor
 from fastvlm_compile.export.onnx.vision_layers import HELD, vision_entries
 from fastvlm_compile.export.onnx.vision_module import canonical_weight
 from fastvlm_compile.quantize.scheme import symmetric_zero_point
-from fastvlm_compile.quantize.tensor import QuantizedTensor
+from fastvlm_compile.quantize.tensor import QuantizedTensor, same_tensor
 from fastvlm_compile.quantize.weights_file import QuantizedWeights
 
 

@@ -20,10 +20,11 @@ from fastvlm_compile.export.onnx.export_variants import (
     export_quantized_decoder,
 )
 from fastvlm_compile.export.onnx.matmul_nbits import AccuracyLevel
-from fastvlm_compile.export.onnx.read_back import check_same_integers, read_back, same_tensor
+from fastvlm_compile.export.onnx.read_back import check_same_integers, read_back
 from fastvlm_compile.progress import silent
 from fastvlm_compile.quantize.scheme import Affine
 from fastvlm_compile.quantize.source import DequantizedCheckpoint
+from fastvlm_compile.quantize.tensor import same_tensor
 from fastvlm_compile.quantize.weights_file import QuantizedWeights, write_tensor
 from reference.checkpoint.names import LM_HEAD
 from reference.checkpoint.tensors import Checkpoint, open_checkpoint

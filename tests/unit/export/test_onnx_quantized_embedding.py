@@ -28,9 +28,9 @@ from fastvlm_compile.export.onnx.gather_quantized import (
     read_gather_quantized,
     shares_bytes_with_head,
 )
-from fastvlm_compile.export.onnx.read_back import same_tensor
 from fastvlm_compile.progress import silent
 from fastvlm_compile.quantize.scheme import Affine, Palette
+from fastvlm_compile.quantize.tensor import same_tensor
 from fastvlm_compile.quantize.weights_file import QuantizedWeights
 from reference.checkpoint.tensors import Checkpoint, open_checkpoint
 from reference.errors import UserError

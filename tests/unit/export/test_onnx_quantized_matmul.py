@@ -20,9 +20,9 @@ from onnx_quantized_helpers import (
 from fastvlm_compile.export.onnx.linear import LinearSpec, PlainLinear
 from fastvlm_compile.export.onnx.matmul_nbits import AccuracyLevel, NBitsLinear, read_matmul_nbits
 from fastvlm_compile.export.onnx.quantized_weights import QuantizedReader
-from fastvlm_compile.export.onnx.read_back import same_tensor, split_rows
+from fastvlm_compile.export.onnx.read_back import split_rows
 from fastvlm_compile.quantize.scheme import Affine, Palette
-from fastvlm_compile.quantize.tensor import QuantizedTensor
+from fastvlm_compile.quantize.tensor import QuantizedTensor, same_tensor
 from fastvlm_compile.quantize.weights_file import QuantizedWeights
 from reference.errors import UserError
 

@@ -25,7 +25,6 @@ from onnx_vision_qdq_helpers import (
 from fastvlm_compile.export.errors import ExportError, UnsupportedExportError
 from fastvlm_compile.export.onnx import vision_half as half_module
 from fastvlm_compile.export.onnx import vision_qdq as qdq_module
-from fastvlm_compile.export.onnx.read_back import same_tensor
 from fastvlm_compile.export.onnx.simplify import simplify
 from fastvlm_compile.export.onnx.vision import meta_module, trace_vision
 from fastvlm_compile.export.onnx.vision_half import export_half_vision
@@ -35,6 +34,7 @@ from fastvlm_compile.progress import silent
 from fastvlm_compile.quantize.roles import role_of
 from fastvlm_compile.quantize.scheme import Affine
 from fastvlm_compile.quantize.source import DequantizedCheckpoint
+from fastvlm_compile.quantize.tensor import same_tensor
 from fastvlm_compile.quantize.weights_file import QuantizedEntry, QuantizedWeights
 from reference.checkpoint.tensors import Checkpoint
 from reference.loading import build
