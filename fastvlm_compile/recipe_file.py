@@ -8,7 +8,9 @@ from fastvlm_compile.errors import RecipeError
 from fastvlm_compile.recipe import (
     COMPONENTS,
     SCHEMA,
+    Calibration,
     CoreMLTarget,
+    GoldenPlan,
     Recipe,
     Targets,
     components_of,
@@ -108,7 +110,9 @@ def _coreml_problems(target: CoreMLTarget, *, context_length: int) -> Iterator[_
 
 def _quantization_problems(recipe: Recipe) -> Iterator[_Problem]:
     quantized = recipe.targets.quantized()
-    if quantized and recipe.quantization is None:
+    if not quantized:
+        return
+    if recipe.quantization is None:
         first = quantized[0]
         yield _Problem(
             path=("targets", first.target),
@@ -116,14 +120,28 @@ def _quantization_problems(recipe: Recipe) -> Iterator[_Problem]:
             "`quantization`",
             hint="add `quantization: {calibration: {scenes, photographs, prompts}}`",
         )
-    elif any(each.variant == "mixed" for each in quantized):
-        assert recipe.quantization is not None
-        if recipe.quantization.mixed_bits == 0:
-            yield _Problem(
-                path=("quantization",),
-                message="quantization.mixed_bits: missing, but a variant `mixed` is built",
-                hint="give the bits per weight that the language model may have, such as 4.5",
-            )
+        return
+    yield from _photograph_problems(recipe.goldens, recipe.quantization.calibration)
+    is_mixed = any(each.variant == "mixed" for each in quantized)
+    if is_mixed and recipe.quantization.mixed_bits == 0:
+        yield _Problem(
+            path=("quantization",),
+            message="quantization.mixed_bits: missing, but a variant `mixed` is built",
+            hint="give the bits per weight that the language model may have, such as 4.5",
+        )
+
+
+def _photograph_problems(goldens: GoldenPlan, calibration: Calibration) -> Iterator[_Problem]:
+    """Goldens take the first photographs, calibration the last: they must not meet."""
+    from validation.photographs import NUM_PHOTOGRAPHS  # loads Pillow
+
+    if goldens.photographs + calibration.photographs > NUM_PHOTOGRAPHS:
+        yield _Problem(
+            path=("quantization", "calibration", "photographs"),
+            message=f"quantization.calibration.photographs: {calibration.photographs} and the "
+            f"goldens' {goldens.photographs} are more than the {NUM_PHOTOGRAPHS} there are, so "
+            "some would be both",
+        )
 
 
 def _size_problems(recipe: Recipe, target: CoreMLTarget) -> Iterator[_Problem]:

@@ -158,6 +158,11 @@ def test_an_error_is_split_only_where_it_has_parts(write):
             "",
             "targets.onnx: `int8` is quantized, but there is no `quantization`",
         ),
+        (
+            "{scenes: 4, photographs: 0",
+            "{scenes: 4, photographs: 10",
+            "quantization.calibration.photographs: 10 and the goldens' 0 are more than the 9",
+        ),
         ("  mixed_bits: 5.0\n", "", "quantization.mixed_bits: missing"),
         ("mixed_bits: 5.0", "mixed_bits: 12", "quantization.mixed_bits: found the number 12"),
         (
