@@ -10,6 +10,7 @@ VersionOf = Callable[[str], str | None]
 
 _READ = ("numpy", "pillow", "tokenizers")
 _CHECKPOINT = ("numpy", "safetensors", "ml-dtypes", "tokenizers", "torch")
+_MLX = ("mlx", "mlx-lm")
 _BUILD = ("pyyaml", "pillow", "scikit-image", *_CHECKPOINT)
 
 # What a user may want -> the distributions it takes. Kept in the order of the README.
@@ -18,17 +19,21 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "generate --runtime onnxruntime": (*_READ, "onnxruntime"),
     "generate --runtime torch": (*_READ, "safetensors", "torch"),
     "generate --runtime ml_program": (*_READ, "torch"),
+    "generate --runtime mlx": (*_READ, "safetensors", *_MLX),
     "validate, target onnx": (*_READ, "safetensors", "onnxruntime"),
     "validate, target coreml": (*_READ, "safetensors", "coremltools"),
+    "validate, target mlx": (*_READ, "safetensors", *_MLX),
     "coreml run, inspect, diff": ("numpy", "torch"),
     "checkpoint inspect": ("numpy", "safetensors"),
     "checkpoint convert, synthesize": _CHECKPOINT,
     "build, target onnx": (*_BUILD, "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime"),
     "build, target coreml": (*_BUILD, "coremltools"),
+    "build, target mlx": (*_BUILD, *_MLX),
     "build, target torch": _BUILD,
+    "build, quantized variants": (*_BUILD, "numba"),
 }
 
-# Installed with the package itself; the rest comes with the extra `build`.
+# Installed with the package itself; the rest comes with the extras `build` and `mlx`.
 _BASE = frozenset(
     {
         "click",
@@ -106,13 +111,20 @@ def _judge(name: str, needs: tuple[str, ...], found: set[str]) -> Capability:
     missing = [need for need in needs if need not in found]
     if not missing:
         return Capability(name=name, status="works")
-    extra = "" if _BASE.issuperset(missing) else "[build]"
+    extra = "" if _BASE.issuperset(missing) else f"[{_extras(missing)}]"
     return Capability(
         name=name,
         status="missing",
         reason=f"needs {', '.join(missing)}",
         cure=f"pip install 'fastvlm-compile{extra}'",
     )
+
+
+def _extras(missing: list[str]) -> str:
+    """The extras that bring what is missing."""
+    of_mlx = [name for name in missing if name in _MLX]
+    others = [name for name in missing if name not in _MLX and name not in _BASE]
+    return ",".join((["build"] if others else []) + (["mlx"] if of_mlx else []))
 
 
 def _ml_program(found: set[str], *, platform: str) -> Capability:

@@ -104,3 +104,11 @@ def test_the_machine_has_cores_memory_and_disk(tmp_path) -> None:
     assert machine.num_cores >= 1
     assert machine.memory_bytes > 2**27
     assert machine.free_disk_bytes > 0
+
+
+def test_a_missing_extra_is_named_by_what_it_would_bring() -> None:
+    entries = {entry.name: entry for entry in without("mlx", "numba").capabilities}
+    assert entries["generate --runtime mlx"].cure == "pip install 'fastvlm-compile[mlx]'"
+    assert entries["build, quantized variants"].cure == "pip install 'fastvlm-compile[build]'"
+    both = {entry.name: entry for entry in without("mlx", "torch").capabilities}
+    assert both["build, target mlx"].cure == "pip install 'fastvlm-compile[build,mlx]'"
