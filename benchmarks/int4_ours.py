@@ -3,15 +3,17 @@
     python -m benchmarks.int4_ours calibrate --weights DIR --out DIR --scenes N --photographs N
     python -m benchmarks.int4_ours quantize --weights DIR --out DIR --method search
     python -m benchmarks.int4_ours export --weights DIR --out DIR --quantized DIR
+    python -m benchmarks.int4_ours half --weights DIR --out DIR
 
-They are the stages that a build runs, with the rules of the preset `int4`.
+They are the stages that a build runs, with the rules of the preset `int4`. `half` exports
+the float16 weights as they are, to show what a comparison finds where nothing was rounded.
 """
 
 import argparse
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +22,6 @@ from fastvlm_compile.quantize.presets import PRESETS, Rule
 from fastvlm_compile.stages import onnx_variants, quantize
 from reference.config import load_config
 
-VARIANT = "int4"
 PROMPT = "Describe the image."
 _PARTS = {
     "calibration image": "images",
@@ -53,7 +54,7 @@ class Stopwatch:
 def main() -> None:
     """Run one step."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("step", choices=("calibrate", "quantize", "export"))
+    parser.add_argument("step", choices=tuple(STEPS))
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--method", choices=("round_to_nearest", "search", "gptq"))
@@ -67,9 +68,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True)
     watch = Stopwatch()
-    {"calibrate": _calibrate, "quantize": _quantize, "export": _export}[arguments.step](
-        arguments, watch
-    )
+    STEPS[arguments.step](arguments, watch)
     watch(1, 1, "end")
     if arguments.timings is not None:
         arguments.timings.write_text(json.dumps(watch.seconds, indent=2), encoding="utf-8")
@@ -112,16 +111,32 @@ def _rules(method: str) -> tuple[Rule, ...]:
 
 
 def _export(arguments: argparse.Namespace, watch: Stopwatch) -> None:
-    config = onnx_variants.OnnxVariantLanguageConfig(
-        variant=VARIANT,
+    inputs = {"weights": arguments.weights, "quantized": arguments.quantized}
+    onnx_variants.language(_graphs("int4", arguments), inputs, arguments.out, watch)
+
+
+def _half(arguments: argparse.Namespace, watch: Stopwatch) -> None:
+    inputs = {"weights": arguments.weights}
+    onnx_variants.language_half(_graphs("fp16", arguments), inputs, arguments.out, watch)
+
+
+def _graphs(variant: str, arguments: argparse.Namespace) -> onnx_variants.OnnxVariantLanguageConfig:
+    return onnx_variants.OnnxVariantLanguageConfig(
+        variant=variant,
         opset=21,
         logits="last",
         context_length=arguments.context_length,
         max_bits_per_weight=arguments.max_bits,
-        share_tied=True,
+        share_tied=variant == "int4",
     )
-    inputs = {"weights": arguments.weights, "quantized": arguments.quantized}
-    onnx_variants.language(config, inputs, arguments.out, watch)
+
+
+STEPS: Mapping[str, Callable[[argparse.Namespace, Stopwatch], None]] = {
+    "calibrate": _calibrate,
+    "quantize": _quantize,
+    "export": _export,
+    "half": _half,
+}
 
 
 if __name__ == "__main__":

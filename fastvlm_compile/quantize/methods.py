@@ -23,7 +23,7 @@ _NEEDS: Mapping[str, Need] = {
     "clustering": "diagonal",
     "gptq": "full",
 }
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 256
 
 
 class ChoiceError(UserError):
@@ -99,9 +99,10 @@ def relative_error(weight: Floats, tensor: QuantizedTensor) -> float:
     error = total = 0.0
     for start in range(0, len(weight), step):
         rows = slice(start, start + step)
-        expected = weight[rows].astype(np.float64)
-        error += float(np.square(_rows_of(tensor, rows).dequantize() - expected).sum())
-        total += float(np.square(expected).sum())
+        difference = _rows_of(tensor, rows).dequantize()
+        difference -= weight[rows]
+        error += float(np.square(difference).sum(dtype=np.float64))
+        total += float(np.square(weight[rows]).sum(dtype=np.float64))
     return float(np.sqrt(error / total)) if total > 0 else 0.0
 
 
