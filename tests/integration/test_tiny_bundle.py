@@ -194,7 +194,11 @@ def test_core_ml_package_keeps_apples_contract(tiny: Build) -> None:
     spec = Model_pb2.Model()
     (path,) = (tiny.bundle / "coreml/fastvithd.mlpackage").rglob("*.mlmodel")
     spec.ParseFromString(path.read_bytes())
-    (image,), (features,) = spec.description.input, spec.description.output
+    # One function a size; the one that an app gets without asking is the recipe's.
+    described = {function.name: function for function in spec.description.functions}
+    default = described[spec.description.defaultFunctionName]
+    assert set(described) == {spec.description.defaultFunctionName, "size_320"}
+    (image,), (features,) = default.input, default.output
     assert (image.name, list(image.type.multiArrayType.shape)) == ("images", [1, 3, 256, 256])
     assert features.name == "image_features"
     assert list(features.type.multiArrayType.shape)[:2] == [1, 16]
