@@ -31,6 +31,7 @@ from validation.golden_file import open_goldens
 from validation.golden_inputs import GoldenPlan, golden_inputs
 from validation.golden_run import run_reference
 from validation.goldens import Goldens
+from validation.kill_matrix.bench import ModelBench
 from validation.kill_matrix.judge import gates
 from validation.kill_matrix.matrix import (
     IntactPackagesFailError,
@@ -41,6 +42,7 @@ from validation.kill_matrix.matrix import (
 )
 from validation.kill_matrix.table import render
 from validation.kill_matrix.whole import find_epsilons, run_all
+from validation.runtimes.ml_program.executable import Rounding
 
 pytestmark = pytest.mark.xdist_group("kill-matrix")
 
@@ -169,6 +171,26 @@ def test_intact_packages_pass_every_gate_and_goldens_of_other_packages_are_refus
     impossible = (_weak_gate("vision", 1e-12),)
     with pytest.raises(IntactPackagesFailError, match="before anything was damaged"):
         _run(float32, replace(FAST, limit=1), limits=impossible)
+
+
+def test_with_rounding_an_answer_that_turns_without_a_fault_is_not_asked(
+    float32: Material,
+) -> None:
+    folder, index = float32.folder / "float32", float32.goldens.index
+
+    def answers(rounding: Rounding, num_turned: int) -> list[bool]:
+        turned = tuple(
+            replace(case, token_ids=(*case.token_ids, 0)) if place < num_turned else case
+            for place, case in enumerate(index.cases)
+        )
+        goldens = Goldens(float32.goldens.directory, replace(index, cases=turned))
+        return [agrees for _, agrees in ModelBench(goldens, folder, rounding).answers(folder)]
+
+    num_asked = sum(case.generated for case in index.cases)
+    assert answers("fp16", 0) == [True] * num_asked
+    assert answers("fp16", 1) == [True] * (num_asked - 1)
+    assert answers("none", 1).count(False) == 1
+    assert answers("fp16", num_asked).count(False) == num_asked  # goldens of another model
 
 
 def test_every_fault_of_a_seeded_part_is_noticed_or_shown_to_change_nothing(fast: Matrix) -> None:
