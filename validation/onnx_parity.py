@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Literal
 
 from reference.prompt import PromptTokenizer
@@ -27,6 +28,7 @@ from validation.tally import Tally
 from validation.tensor_parity import Comparison, Tolerance
 
 COMPONENTS = ("vision_encoder", "embed_tokens", "decoder")
+_AGAIN = ("vision_encoder_conversion", "embed_tokens_conversion", "decoder_precision")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,9 @@ def measure_onnx(
 
     A component that breaks its contract or cannot run gives a failed structural measurement; the
     others are measured all the same. Where weights are quantized every component is measured once
-    more as `<component>_conversion`, against the reference with the same quantized weights.
+    more as `<component>_conversion`, against the reference with the same quantized weights; for
+    the decoder that is `decoder_precision`, and its conversion is what is left of it when no
+    activation is rounded to integers (`OnnxRuntime.exact`).
 
     Raises:
         GraphError: a graph is missing or cannot be opened.
@@ -69,22 +73,25 @@ def measure_onnx(
     """
     index = goldens.index
     scenes = {question.scene_id for question in index.questions}
-    passes = 1 if config.dequantized is None else 2
-    num_parts = len(index.image_ids) + 1 + len(index.cases)
-    steps = Steps(progress, passes * num_parts + len(index.cases) + len(scenes))
+    passes = 1 if config.dequantized is None else 3
+    num_alone = len(index.image_ids) + 1
+    num_parts = min(passes, 2) * num_alone + (passes + 1) * len(index.cases)
+    steps = Steps(progress, num_parts + len(scenes))
     comparison = Comparison(goldens=goldens, tolerance=config.tolerance, steps=steps)
     tallies = _tallies(config, runtime, COMPONENTS)
     images = RememberingRuntime(runtime)
     features = _measure_components(comparison, config, runtime, images, tallies)
     again: list[Tally] = []
+    not_run: tuple[Measurement, ...] = ()
     if config.dequantized is not None:
-        again = _tallies(config, runtime, [f"{name}_conversion" for name in COMPONENTS])
+        again = _tallies(config, runtime, _AGAIN)
         quantized = replace(comparison, goldens=config.dequantized)
         _measure_components(quantized, config, runtime, images, again)
+        not_run += _measure_exactly(quantized, config, runtime, again)
     (whole,) = _tallies(config, runtime, ["end_to_end"])
     checked = CheckedRuntime(runtime, goldens.shape)
     measure_generations(comparison, checked, whole, features)
-    not_run = measure_task(comparison, checked, whole, tokenizer)
+    not_run += measure_task(comparison, checked, whole, tokenizer)
     steps.end()
     measured = (tally.measurements() for tally in (*tallies, *again, whole))
     return (*(each for group in measured for each in group), *not_run)
@@ -131,6 +138,19 @@ def _measure_decoder(
         logits=config.logits, left_padding=config.left_padding and _is_batched(decoder.graph)
     )
     measure_decoder(comparison, contract, decoder, tally)
+
+
+def _measure_exactly(
+    comparison: Comparison, config: OnnxParity, runtime: OnnxRuntime, tallies: list[Tally]
+) -> tuple[Measurement, ...]:
+    """The decoder once more without rounded activations, for `tallies`; or what was not run."""
+    exact = runtime.exact()
+    (tally,) = _tallies(config, exact, ["decoder_conversion"])
+    if find_spec("onnx") is None:
+        return tally.not_run(("relative_l2",), "needs onnx, which is not installed")
+    _measure_decoder(comparison, config, exact, tally)
+    tallies.append(tally)
+    return ()
 
 
 def _check(tally: Tally, graph: OnnxGraph, expected: Signature) -> None:

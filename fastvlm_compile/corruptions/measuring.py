@@ -27,25 +27,35 @@ def measure_both(
     components: Sequence[str],
     references: References,
     measures: Mapping[str, Measure[R]],
+    *,
+    exact: R | None = None,
 ) -> Iterator[Measurement]:
     """Each component against the float32 goldens, and against the dequantized reference.
+
+    Args:
+        target: whose names the components have.
+        runtime: of the damaged files.
+        components: to measure.
+        references: what to compare with.
+        measures: by component.
+        exact: what the dequantized reference is compared with, if not `runtime`.
 
     Raises:
         UserError: the runtime refuses the files.
     """
     for component in components:
         pairs = (
-            ("", references.goldens),
-            (CONVERSION_SUFFIXES[target], references.dequantized),
+            ("", references.goldens, runtime),
+            (CONVERSION_SUFFIXES[target], references.dequantized, exact or runtime),
         )
-        for suffix, goldens in pairs:
+        for suffix, goldens, runs in pairs:
             tally = Tally(
                 target=target,
                 variant=VARIANT,
                 component=f"{component}{suffix}",
-                executor=runtime.executor,
+                executor=runs.executor,
             )
-            measures[component](comparison_with(goldens), runtime, tally)
+            measures[component](comparison_with(goldens), runs, tally)
             yield from tally.measurements()
 
 

@@ -100,7 +100,9 @@ class OnnxArtifacts:
     ) -> Iterable[Measurement]:
         """See `Artifacts`; in onnxruntime."""
         runtime = OnnxRuntime(self._paths(folder), threads=1)
-        return measure_both("onnx", runtime, components, references, _MEASURES)
+        return measure_both(
+            "onnx", runtime, components, references, _MEASURES, exact=runtime.exact()
+        )
 
     def _paths(self, folder: Path) -> GraphPaths:
         suffix = variant_suffix(self.variant)

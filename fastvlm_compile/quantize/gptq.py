@@ -152,7 +152,7 @@ def _rounded_with_feedback(
     for start in range(0, len(order), COLUMNS):
         columns = slice(start, start + COLUMNS)
         target = weight[:, columns] + errors[:, :start] @ feedback[:start, columns]
-        inside = np.ascontiguousarray(feedback[columns, columns])
+        inside = np.ascontiguousarray(feedback[columns, columns].T)
         blocks = order[columns] // state.form.block
         out = codes[:, columns], errors[:, columns]
         _round_columns(state, blocks, (weight[:, columns], target, inside), out)

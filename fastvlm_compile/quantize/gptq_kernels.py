@@ -33,6 +33,10 @@ class Grids(NamedTuple):
     top: Single
 
 
+LANES = 32
+"""Rows rounded side by side in the processor's vectors; they know nothing of each other."""
+
+
 @compiled
 def round_with_feedback(
     weight: Floats, target: Floats, feedback: Floats, grids: Grids, out: tuple[Codes, Floats]
@@ -41,22 +45,45 @@ def round_with_feedback(
 
     Args:
         weight: [R, C].
-        target: [R, C], the weight moved by the errors of earlier chunks; changed.
-        feedback: [C, C], above the diagonal: what column j is moved by per error of column i.
+        target: [R, C], the weight moved by the errors of earlier chunks.
+        feedback: [C, C], row i what column i is moved by per error of each column before it.
         grids: of the chunk.
         out: where to write codes and errors, each [R, C].
     """
     codes, errors = out
     num_rows, num_columns = weight.shape
-    for row in range(num_rows):
+    tile = np.zeros((num_columns, LANES), dtype=np.float32)  # errors of the rows side by side
+    aim = np.zeros(LANES, dtype=np.float32)
+    for first in range(0, num_rows, LANES):
+        count = min(LANES, num_rows - first)
         for i in range(num_columns):
-            scale = grids.scales[row, grids.blocks[i]]
-            zero = Single(grids.zeros[row, grids.blocks[i]])
-            code = nearest_code(target[row, i], Single(1) / scale, zero, grids.top)
-            error = weight[row, i] - (code - zero) * scale
-            codes[row, i], errors[row, i] = np.uint8(code), error
-            for j in range(i + 1, num_columns):
-                target[row, j] += error * feedback[i, j]
+            for lane in range(count):
+                aim[lane] = target[first + lane, i]
+            _add_products(tile, feedback[i], i, aim)
+            block = grids.blocks[i]
+            for lane in range(count):
+                row = first + lane
+                scale, zero = grids.scales[row, block], Single(grids.zeros[row, block])
+                code = nearest_code(aim[lane], Single(1) / scale, zero, grids.top)
+                error = weight[row, i] - (code - zero) * scale
+                codes[row, i], errors[row, i], tile[i, lane] = np.uint8(code), error, error
+
+
+@compiled
+def _add_products(tile: Floats, factors: Floats, count: int, result: Floats) -> None:
+    """Add factors[j] * tile[j] over j < count to the lanes of `result`, in the order of j."""
+    j = 0
+    while j + 4 <= count:
+        a, b, c, d = factors[j], factors[j + 1], factors[j + 2], factors[j + 3]
+        for lane in range(LANES):
+            near = a * tile[j, lane] + b * tile[j + 1, lane]
+            far = c * tile[j + 2, lane] + d * tile[j + 3, lane]
+            result[lane] += near + far
+        j += 4
+    while j < count:
+        for lane in range(LANES):
+            result[lane] += factors[j] * tile[j, lane]
+        j += 1
 
 
 @compiled
@@ -73,15 +100,19 @@ def descend_codes(
         codes: [R, C]; changed.
     """
     num_rows, num_columns = errors.shape
+    lengths = Single(1) / np.diag(hessian)
     for row in range(num_rows):
+        block, scale, inverse, zero = -1, Single(0), Single(0), Single(0)
         for i in range(num_columns):
-            scale = grids.scales[row, grids.blocks[i]]
-            zero = Single(grids.zeros[row, grids.blocks[i]])
+            if grids.blocks[i] != block:
+                block = grids.blocks[i]
+                scale, zero = grids.scales[row, block], Single(grids.zeros[row, block])
+                inverse = Single(1) / scale
             step = Single(codes[row, i]) - zero
-            aim = step * scale + gradient[row, i] / hessian[i, i]
-            code = nearest_code(aim, Single(1) / scale, zero, grids.top)
-            change = (code - zero - step) * scale
-            if change != 0:
+            aim = step * scale + gradient[row, i] * lengths[i]
+            code = nearest_code(aim, inverse, zero, grids.top)
+            if code - zero != step:
+                change = (code - zero - step) * scale
                 codes[row, i] = np.uint8(code)
                 errors[row, i] -= change
                 for j in range(num_columns):

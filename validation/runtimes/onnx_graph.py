@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 PROVIDER = "CPUExecutionProvider"
 
+_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
+"""onnxruntime's setting: where the external data of a graph given as bytes are."""
+
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -35,14 +38,16 @@ class OnnxGraph:
     Args:
         path: the `.onnx` file.
         threads: inside one operator; 0 lets onnxruntime choose.
+        exact: run a copy whose `MatMulNBits` compute in float32, whatever `accuracy_level` the file
+            has: what differs from the weights' own product is then rounding alone. Needs `onnx`.
 
     Raises:
         GraphError: the file is missing, unreadable, or its external data is.
     """
 
-    def __init__(self, path: Path, *, threads: int = 0) -> None:
+    def __init__(self, path: Path, *, threads: int = 0, exact: bool = False) -> None:
         self.path = path
-        self._session = _open(path, threads)
+        self._session = _open(path, threads, exact=exact)
         self.signature = Signature(
             inputs=tuple(_port(node) for node in self._session.get_inputs()),
             outputs=tuple(_port(node) for node in self._session.get_outputs()),
@@ -76,14 +81,14 @@ class OnnxGraph:
         raise GraphError(f"{self.path.name}: there is no input {name}; it has {known}")
 
 
-def executor_name() -> str:
-    """`onnxruntime 1.31.1 (CPUExecutionProvider)`."""
+def executor_name(*, exact: bool = False) -> str:
+    """`onnxruntime 1.31.1 (CPUExecutionProvider)`, with `, float32` where it was told so."""
     import onnxruntime
 
-    return f"onnxruntime {onnxruntime.__version__} ({PROVIDER})"
+    return f"onnxruntime {onnxruntime.__version__} ({PROVIDER}{', float32' if exact else ''})"
 
 
-def _open(path: Path, threads: int) -> "onnxruntime.InferenceSession":
+def _open(path: Path, threads: int, *, exact: bool) -> "onnxruntime.InferenceSession":
     import onnxruntime
 
     hint = "build the bundle again, or `fastvlm-compile verify` it to see what is damaged"
@@ -92,11 +97,36 @@ def _open(path: Path, threads: int) -> "onnxruntime.InferenceSession":
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: its warnings are about fusions it tried
     options.intra_op_num_threads = threads
+    graph: str | bytes = str(path)
+    if exact:
+        graph = _in_float32(path)
+        options.add_session_config_entry(_DATA_FOLDER, str(path.parent))
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
+        return onnxruntime.InferenceSession(graph, options, providers=[PROVIDER])
     except _runtime_errors() as error:
         first_line = str(error).splitlines()[0]
         raise GraphError(f"{path}: onnxruntime cannot open it: {first_line}", hint=hint) from None
+
+
+def _in_float32(path: Path) -> bytes:
+    """The graph with every `accuracy_level` 0, that is unset, without its external data.
+
+    Raises:
+        GraphError: the file is no ONNX graph.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except DecodeError:
+        raise GraphError(f"{path}: it is no ONNX graph") from None
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "MatMulNBits" and attribute.name == "accuracy_level":
+                attribute.i = 0
+    serialized: bytes = model.SerializeToString()
+    return serialized
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:

@@ -40,6 +40,7 @@ class OnnxRuntime:
     Args:
         paths: the graphs.
         threads: inside one operator; 0 lets onnxruntime choose.
+        exact: compute the decoder's MatMulNBits in float32; see `OnnxGraph`.
 
     Raises:
         GraphError: a file is missing (at once), damaged or not what its name promises (when it is
@@ -48,9 +49,10 @@ class OnnxRuntime:
 
     executed_by_core_ml = False
 
-    def __init__(self, paths: GraphPaths, *, threads: int = 0) -> None:
+    def __init__(self, paths: GraphPaths, *, threads: int = 0, exact: bool = False) -> None:
         self._paths = paths
         self._threads = threads
+        self._exact = exact
         for path in (paths.vision_encoder, paths.embed_tokens, paths.decoder_model_merged):
             if not path.is_file():
                 raise GraphError(
@@ -60,8 +62,12 @@ class OnnxRuntime:
 
     @property
     def executor(self) -> str:
-        """`onnxruntime 1.31.1 (CPUExecutionProvider)`."""
-        return executor_name()
+        """`onnxruntime 1.31.1 (CPUExecutionProvider)`, `(..., float32)` where it is exact."""
+        return executor_name(exact=self._exact)
+
+    def exact(self) -> "OnnxRuntime":
+        """The same graphs without activations that the decoder rounds to integers."""
+        return OnnxRuntime(self._paths, threads=self._threads, exact=True)
 
     @cached_property
     def vision_graph(self) -> OnnxGraph:
@@ -76,7 +82,8 @@ class OnnxRuntime:
     @cached_property
     def decoder(self) -> OnnxDecoder:
         """`decoder_model_merged`."""
-        return OnnxDecoder(OnnxGraph(self._paths.decoder_model_merged, threads=self._threads))
+        path = self._paths.decoder_model_merged
+        return OnnxDecoder(OnnxGraph(path, threads=self._threads, exact=self._exact))
 
     def encode_image(self, pixel_values: Floats) -> Floats:
         """[B, 3, S, S] in 0..1 -> [B, T, H], projector included."""
