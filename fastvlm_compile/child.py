@@ -29,16 +29,20 @@ class Outcome:
     peak_memory_bytes: int
 
 
-def run_child(request: Request, config: object, *, log: Path, progress: Progress) -> Outcome:
+def run_child(
+    request: Request, config: object, *, log: Path, lock: int, progress: Progress
+) -> Outcome:
     """Run a stage's function in a child process and wait for its end.
 
     The child ends with us, however we end: by Ctrl-C it is killed here, by `kill -9` it sees its
-    stdin close.
+    stdin close. Until it has ended it holds our lock: a long call in native code may keep it from
+    seeing anything, and what it writes after that must not meet the next builder's files.
 
     Args:
         request: what to run.
         config: the stage's config.
         log: takes the child's stdout and stderr; replaced.
+        lock: descriptor of the lock over the folder that the stage fills.
         progress: told what the child tells; called with what it told last on every tick as well,
             so that a clock can be shown.
 
@@ -60,7 +64,7 @@ def run_child(request: Request, config: object, *, log: Path, progress: Progress
                 stdin=subprocess.PIPE,
                 stdout=log_file,
                 stderr=log_file,
-                pass_fds=(results_write,),
+                pass_fds=(results_write, lock),
                 start_new_session=True,  # Ctrl-C is ours to handle; and it makes a group to kill
             )
         finally:

@@ -1,4 +1,4 @@
-"""Locks between processes, freed by the kernel when their holder dies however it dies."""
+"""Locks between processes, freed by the kernel when their holders die however they die."""
 
 import contextlib
 import fcntl
@@ -11,8 +11,11 @@ from typing import IO
 @contextlib.contextmanager
 def exclusive(
     path: Path, *, note: str, on_wait: Callable[[str], None] = lambda _holder: None
-) -> Iterator[None]:
+) -> Iterator[int]:
     """Hold a lock alone; wait for whoever holds it.
+
+    Yields a descriptor of the lock. A child that inherits it holds the lock with us, and on its own
+    if we are killed; when the block ends, the lock is free whoever has the descriptor still.
 
     Args:
         path: the lock file; made when missing, left behind empty.
@@ -26,9 +29,10 @@ def exclusive(
             fcntl.flock(file, fcntl.LOCK_EX)
         _sign(file, f"process {os.getpid()}: {note}")
         try:
-            yield
+            yield file.fileno()
         finally:
             _sign(file, "")
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 @contextlib.contextmanager

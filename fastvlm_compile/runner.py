@@ -87,7 +87,7 @@ def _restore_or_run(
     def tell_wait(holder: str) -> None:
         reporter.tell(stage.name, f"waits for {holder or 'another build'}")
 
-    with store.building(ingredients.key, note=stage.name, on_wait=tell_wait):
+    with store.building(ingredients.key, note=stage.name, on_wait=tell_wait) as lock:
         found = store.look(ingredients.key)
         if isinstance(found, Entry):
             store.remember(found)
@@ -99,7 +99,7 @@ def _restore_or_run(
             )
         reporter.started(stage.name)
         with _told_if_failed(reporter, stage):
-            entry = _run(workshop, stage, ingredients, inputs)
+            entry = _run(workshop, stage, ingredients, inputs, lock)
         cost = entry.manifest
         peak = format_bytes(cost.peak_memory_bytes)
         reporter.tell(stage.name, f"built in {format_duration(cost.duration_s)}, peak {peak}")
@@ -119,12 +119,16 @@ def _told_if_failed(reporter: Reporter, stage: Stage) -> Iterator[None]:
 
 
 def _run(
-    workshop: Workshop, stage: Stage, ingredients: Ingredients, inputs: Mapping[str, Artifact]
+    workshop: Workshop,
+    stage: Stage,
+    ingredients: Ingredients,
+    inputs: Mapping[str, Artifact],
+    lock: int,
 ) -> Entry:
     store = workshop.store
     staging = store.stage_folder(ingredients.key)
     try:
-        outcome = _run_child(workshop, stage, staging, inputs)
+        outcome = _run_child(workshop, stage, staging, inputs, lock)
         _check_unchanged(workshop, stage, ingredients, inputs)
         return store.commit(
             staging,
@@ -137,7 +141,7 @@ def _run(
 
 
 def _run_child(
-    workshop: Workshop, stage: Stage, staging: Path, inputs: Mapping[str, Artifact]
+    workshop: Workshop, stage: Stage, staging: Path, inputs: Mapping[str, Artifact], lock: int
 ) -> Outcome:
     request = Request(
         function=stage.function,
@@ -147,7 +151,9 @@ def _run_child(
     )
     log = workshop.store.log_path(stage.name, staging.name)
     with refusals(StoreError, workshop.store.root):
-        outcome = run_child(request, stage.config, log=log, progress=workshop.reporter.progress)
+        outcome = run_child(
+            request, stage.config, log=log, lock=lock, progress=workshop.reporter.progress
+        )
     message = outcome.message
     if message is not None and message.kind == "done" and outcome.exit_status == 0:
         return outcome

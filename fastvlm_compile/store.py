@@ -155,13 +155,16 @@ class Store:
             yield
 
     @contextlib.contextmanager
-    def building(self, key: str, *, note: str, on_wait: Callable[[str], None]) -> Iterator[None]:
-        """Be the only builder of a key; wait for another one, told to `on_wait`."""
+    def building(self, key: str, *, note: str, on_wait: Callable[[str], None]) -> Iterator[int]:
+        """Be the only builder of a key; wait for another one, told to `on_wait`.
+
+        Yields the lock's descriptor, for the child that does the work.
+        """
         lock = locks.exclusive(self._lock_path(key), note=note, on_wait=on_wait)
         with contextlib.ExitStack() as stack:
             with refusals(StoreError, self.root):
-                stack.enter_context(lock)
-            yield
+                descriptor = stack.enter_context(lock)
+            yield descriptor
 
     def stage_folder(self, key: str) -> Path:
         """An empty folder to build an entry in; only for the holder of the key's lock.
@@ -210,7 +213,7 @@ class Store:
             self.disk.remove(staging)
 
     def sweep(self) -> None:
-        """Drop the staging folders of builders that died."""
+        """Drop the staging folders of builders that died, and whose workers did."""
         with refusals(StoreError, self.root):
             for folder in sorted((self.root / "staging").glob("[!.]*")):
                 with locks.exclusive_if_free(self._lock_path(folder.name)) as free:

@@ -5,11 +5,14 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from toy_build import run_toys, toy_plan, toy_stage
+
+from fastvlm_compile.store import Store
 
 _PATIENCE_S = 30
 
@@ -71,6 +74,21 @@ def _wait_for_end(handle: int) -> None:
     assert ready, "the stage's process lives on"
 
 
+def _stop(handle: int) -> None:
+    """Stop all threads of a process; a signal alone is noticed some time after it was sent."""
+    signal.pidfd_send_signal(handle, signal.SIGSTOP)
+    told = Path(f"/proc/self/fdinfo/{handle}").read_text()
+    pid = next(line.split()[1] for line in told.splitlines() if line.startswith("Pid:"))
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while {_state(task) for task in Path(f"/proc/{pid}/task").iterdir()} != {"T"}:
+        assert time.monotonic() < deadline_s, "the stage's process does not stop"
+
+
+def _state(task: Path) -> str:
+    """`R`, `S`, `T` ...: the field after the name, which stands in parentheses (proc(5))."""
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
+
+
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux to watch a grandchild")
 class TestInterrupted:
     def test_ctrl_c_kills_the_child_cleans_up_and_exits_with_130(
@@ -90,8 +108,26 @@ class TestInterrupted:
     ) -> None:
         child = _child_of(folder)
         build.kill()
+        build.wait()  # its locks are free when it is gone, which may be after its child
         _wait_for_end(child)
         assert any((folder / "store" / "staging").iterdir())
         finished = run_toys(toy_plan(toy_stage("write")), folder / "store")
         assert (finished.artifacts["toy"].folder / "text").is_file()
+        assert not any((folder / "store" / "staging").iterdir())
+
+    def test_a_worker_that_outlives_its_killed_build_keeps_its_folder_to_itself(
+        self, folder: Path, build: subprocess.Popen[str]
+    ) -> None:
+        child = _child_of(folder)
+        _stop(child)  # it sees nothing of the build's end now: as in a long call in native code
+        build.kill()
+        build.wait()
+        store = Store(root=folder / "store")
+        try:
+            store.sweep()
+            assert any((folder / "store" / "staging").iterdir())
+        finally:
+            signal.pidfd_send_signal(child, signal.SIGCONT)
+        _wait_for_end(child)
+        store.sweep()
         assert not any((folder / "store" / "staging").iterdir())
