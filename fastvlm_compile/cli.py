@@ -29,9 +29,10 @@ COMMANDS = {
     "store": ("fastvlm_compile.commands.store:store", "List, check and clean the artifact store."),
     "checkpoint": (
         "fastvlm_compile.commands.checkpoint:checkpoint",
-        "Inspect, convert and synthesize checkpoints.",
+        "Fetch, inspect, merge, convert and synthesize checkpoints.",
     ),
     "generate": ("fastvlm_compile.commands.generate:generate", "Ask a bundle about an image."),
+    "demo": ("fastvlm_compile.commands.demo:demo", "Ask a bundle in a browser."),
     "validate": (
         "fastvlm_compile.commands.validate:validate",
         "Measure a bundle again, with its own goldens.",
@@ -44,7 +45,12 @@ COMMANDS = {
         "fastvlm_compile.commands.quantized_corruptions:corruptions",
         "Damage quantized artifacts and tell what notices.",
     ),
+    "consumers": (
+        "fastvlm_compile.commands.consumers:consumers",
+        "Load a bundle with what people load it with.",
+    ),
     "verify": ("fastvlm_compile.commands.verify:verify", "Check every byte of a bundle."),
+    "push": ("fastvlm_compile.commands.push:push", "Upload a bundle to a Hugging Face repository."),
     "doctor": ("fastvlm_compile.commands.doctor:doctor", "Tell what is installed and what is not."),
 }
 

@@ -17,6 +17,20 @@ class CheckpointMissingError(UserError):
     """The recipe's checkpoint is not there; the hint says what would fetch or make it."""
 
 
+class FetchError(UserError):
+    """A download failed, or what came is not what it should be."""
+
+
+class HubError(UserError):
+    """What a push to a hub needs is missing or cannot be: a token, a name."""
+
+
+class PushError(UserError):
+    """A push failed: the hub refused, the network broke, or what arrived is not the bundle."""
+
+    exit_code: ClassVar[int] = 1
+
+
 class ToolError(UserError):
     """A library that this work needs is not installed."""
 

@@ -21,6 +21,8 @@ class Published:
     """Digest of what it was made of."""
     digest: str
     """Digest of the folder."""
+    manifest: str = ""
+    """sha256 of its manifest as it was built, before consumers were told in it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from fastvlm_compile.bundle.assemble import assemble
+from fastvlm_compile.bundle.consumers import manifest_as_built
+from fastvlm_compile.bundle.licence import weights_licence
 from fastvlm_compile.bundle_plan import bundle_key, plan_bundle
 from fastvlm_compile.console import Reporter
 from fastvlm_compile.judging import Judgement, judge_gates, refuse_failures
@@ -35,6 +37,10 @@ class BuildRequest:
     """The bundle's folder: `dist/tiny`."""
     private_paths: tuple[Path, ...]
     """Folders of this machine that the bundle must not name, besides store and checkpoint."""
+    replaced: bool = False
+    """Whether `weights` are others than the recipe names."""
+    base: Path | None = None
+    """The checkpoint that `weights` belong on, where they are a LoRA fine-tune."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +63,7 @@ def build(request: BuildRequest, reporter: Reporter) -> BuildResult:
     recipe, store = request.recipe, request.store
     store.open()
     with store.in_use():
-        plan = make_plan(recipe, weights=request.weights)
+        plan = make_plan(recipe, weights=request.weights, base=request.base)
         finished = run_stages(Workshop(plan=plan, store=store, reporter=reporter))
         judgement = judge_gates(
             recipe.gates,
@@ -69,18 +75,25 @@ def build(request: BuildRequest, reporter: Reporter) -> BuildResult:
             store=store,
         )
         refuse_failures(judgement)
-        key = bundle_key(recipe, finished, judgement)
+        synthetic = request.weights is None
+        licence = weights_licence(recipe, synthetic=synthetic, replaced=request.replaced)
+        key = bundle_key(recipe, finished, judgement, licence=licence)
 
         def put_in_place() -> None:
-            bundle = plan_bundle(recipe, finished, judgement, private_paths=private_paths(request))
+            private = private_paths(request)
+            bundle = plan_bundle(
+                recipe, finished, judgement, licence=licence, private_paths=private
+            )
             assemble(bundle, request.out, disk=store.disk)
 
-        publication = Publication(recipe=recipe.name, folder=request.out, key=key)
+        publication = Publication(
+            recipe=recipe.name, folder=request.out, key=key, as_built=manifest_as_built
+        )
         ending = publish(publication, put_in_place, store)
     return BuildResult(bundle=request.out, ending=ending, judgement=judgement)
 
 
 def private_paths(request: BuildRequest) -> tuple[Path, ...]:
     """Folders that no file of the bundle may name."""
-    weights = () if request.weights is None else (request.weights,)
-    return (*request.private_paths, request.store.root, *weights)
+    sources = [path for path in (request.weights, request.base) if path is not None]
+    return (*request.private_paths, request.store.root, *sources)

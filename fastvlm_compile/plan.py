@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fastvlm_compile.plan_quantize import quantized_stages
 from fastvlm_compile.plan_variants import (
+    apple_app_stage,
     coreml_compressed,
     mlx_stages,
     onnx_towers,
@@ -26,13 +27,18 @@ from fastvlm_compile.stages.coreml_language import (
     CoreMLProjectorConfig,
 )
 from fastvlm_compile.stages.golden import GoldenConfig
+from fastvlm_compile.stages.merge import MergeConfig
 from fastvlm_compile.stages.onnx import OnnxDecoderConfig, OnnxEmbedConfig, OnnxVisionConfig
+from fastvlm_compile.stages.onnx_genai import OnnxGenaiConfig
 from fastvlm_compile.stages.parity import CoreMLParityConfig, OnnxParityConfig
 
 WEIGHTS = "weights"
+ADAPTER = "adapter"
+BASE = "base"
 CHECKPOINT = "checkpoint"
 GOLDEN = "golden"
 TORCH_WEIGHTS = "torch.weights"
+ONNX_GENAI = "onnx.genai"
 ONNX_GRAPHS = ("vision_encoder", "embed_tokens", "decoder_model_merged")
 COREML_PARTS: tuple[CoreMLPart, ...] = ("vision", "projector", "embedding", "decoder")
 """In the order of use; without `language` the first alone."""
@@ -49,6 +55,7 @@ _QUANTIZATION_KEYS = {
     "mixed_bits": "quantization.mixed_bits",
     "mixed_positions": "quantization.mixed_positions",
     "max_questions": "goldens.variant_questions",
+    "max_images": "goldens.variant_images",
 }
 _GOLDEN_KEYS = {
     name: f"goldens.{name}"
@@ -68,18 +75,28 @@ _RECIPE_KEYS = {
     **_COREML_KEYS,
     **_QUANTIZATION_KEYS,
     "context_length": "context_length",
+    "tower_dtype": "targets.mlx.tower_dtype",
 }
 
 
-def make_plan(recipe: Recipe, *, weights: Path | None) -> Plan:
+def make_plan(recipe: Recipe, *, weights: Path | None, base: Path | None = None) -> Plan:
     """All stages of a recipe.
 
     Args:
         recipe: what to build.
         weights: the checkpoint's folder; None for a recipe that synthesizes it.
+        base: where `weights` is a LoRA fine-tune, the checkpoint that it is merged into.
     """
-    sources = () if weights is None else (Source(name=WEIGHTS, path=weights),)
-    stages = tuple(_stages(recipe, synthetic=weights is None))
+    made: tuple[Stage, ...] = ()
+    sources: tuple[Source, ...] = ()
+    if weights is None:
+        made = (_synthesize(recipe),)
+    elif base is None:
+        sources = (Source(name=WEIGHTS, path=weights),)
+    else:
+        sources = (Source(name=ADAPTER, path=weights), Source(name=BASE, path=base))
+        made = (_merge(),)
+    stages = (*made, *_stages(recipe))
     return Plan(
         recipe=recipe.name,
         sources=sources,
@@ -94,9 +111,8 @@ def parity_stages(recipe: Recipe) -> tuple[str, ...]:
     return tuple(f"parity.{target}.{name}" for target, names in variants for name in names)
 
 
-def _stages(recipe: Recipe, *, synthetic: bool) -> Iterator[Stage]:
-    if synthetic:
-        yield _synthesize(recipe)
+def _stages(recipe: Recipe) -> Iterator[Stage]:
+    """All stages that read the weights."""
     yield Stage(
         name=CHECKPOINT,
         function=f"{_STAGES}.checkpoint:inspect",
@@ -113,6 +129,8 @@ def _stages(recipe: Recipe, *, synthetic: bool) -> Iterator[Stage]:
         yield from _coreml(recipe, recipe.targets.coreml)
     if recipe.targets.mlx is not None:
         yield from mlx_stages(recipe, recipe.targets.mlx)
+    if recipe.targets.apple_app is not None:
+        yield apple_app_stage(recipe.targets.apple_app)
     if recipe.targets.torch is not None:
         yield Stage(
             name=TORCH_WEIGHTS,
@@ -132,6 +150,16 @@ def _synthesize(recipe: Recipe) -> Stage:
         config=SynthesizeConfig(size=synthetic.size, seed=synthetic.seed, layout=synthetic.layout),
         inputs={},
         tools=("numpy", "ml-dtypes", "tokenizers"),
+    )
+
+
+def _merge() -> Stage:
+    return Stage(
+        name=WEIGHTS,
+        function=f"{_STAGES}.merge:merge",
+        config=MergeConfig(),
+        inputs={"adapter": ADAPTER, "base": BASE},
+        tools=(*_MODEL_TOOLS, "tokenizers"),
     )
 
 
@@ -169,6 +197,18 @@ def _onnx(recipe: Recipe, target: OnnxTarget) -> Iterator[Stage]:
     for variant in target.variants:
         if variant != "fp32":
             yield from onnx_variant(recipe, target, variant)
+    if target.genai is not None:
+        yield Stage(
+            name=ONNX_GENAI,
+            function=f"{_STAGES}.onnx_genai:graphs",
+            config=OnnxGenaiConfig(image_size=recipe.image.size),
+            inputs={
+                "weights": WEIGHTS,
+                "checkpoint": CHECKPOINT,
+                **{stage: stage for stage in onnx_graph_stages(target)},
+            },
+            tools=("numpy", "onnx", "onnxruntime", "tokenizers"),
+        )
 
 
 def onnx_graph_stages(target: OnnxTarget) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from fastvlm_compile.export.onnx.variants import VARIANT_SUFFIXES
 from fastvlm_compile.plan_quantize import CALIBRATION, parts_of
 from fastvlm_compile.quantize.presets import VISION_INT8, PartRole
 from fastvlm_compile.recipe import (
+    AppleAppTarget,
     MlxTarget,
     OnnxTarget,
     Recipe,
@@ -14,9 +15,9 @@ from fastvlm_compile.recipe import (
 from fastvlm_compile.stage import Stage
 from fastvlm_compile.stages.coreml_compressed import CompressConfig, CoreMLPart
 from fastvlm_compile.stages.mlx import MlxConfig
+from fastvlm_compile.stages.onnx import OnnxVisionConfig
 from fastvlm_compile.stages.onnx_variants import (
     OnnxVariantLanguageConfig,
-    OnnxVariantVisionConfig,
 )
 from fastvlm_compile.stages.parity import (
     CoreMLParityConfig,
@@ -29,6 +30,7 @@ _TORCH = ("torch", "numpy", "safetensors")
 _ONNX = (*_TORCH, "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime")
 _COREML = (*_TORCH, "coremltools")
 _MLX = ("numpy", "safetensors", "mlx", "mlx-lm")
+_MLX_EXPORT = ("numpy", "torch", "safetensors", "ml-dtypes")
 
 _MAX_BITS = {"fp16": 16.5, "int8": 9.0, "int4": 5.1, "int4-fast": 4.4}
 """Of each ONNX graph of the language model on disk, per weight, with norms, biases and graph."""
@@ -82,7 +84,7 @@ def onnx_variant(recipe: Recipe, target: OnnxTarget, variant: str) -> Iterator[S
 
 def onnx_towers(recipe: Recipe, target: OnnxTarget) -> Iterator[Stage]:
     """Each smaller tower once, however many variants use it."""
-    config = OnnxVariantVisionConfig(image_size=recipe.image.size, opset=target.opset)
+    config = OnnxVisionConfig(image_size=recipe.image.size, opset=target.opset)
     for variant in dict.fromkeys(_vision_variant(each) for each in target.variants):
         if variant == "fp32":
             continue
@@ -102,11 +104,21 @@ def onnx_vision_stage(variant: str) -> str:
     return f"onnx.vision_encoder.{_vision_variant(variant)}"
 
 
-def onnx_graphs(variant: str) -> tuple[str, ...]:
+def onnx_graphs(variant: str) -> tuple[str, str, str]:
     """File names, without what follows the first dot, of the graphs of a variant."""
     suffix = VARIANT_SUFFIXES[variant]
     tower = VARIANT_SUFFIXES[_vision_variant(variant)]
     return (f"vision_encoder{tower}", f"embed_tokens{suffix}", f"decoder_model_merged{suffix}")
+
+
+def onnx_genai_graphs(variant: str) -> tuple[str, str, str]:
+    """As `onnx_graphs`, the two that onnxruntime-genai has for itself and the decoder."""
+    tower, embedding, decoder = onnx_graphs(variant)
+    return (
+        tower.replace("vision_encoder", "vision"),
+        embedding.replace("embed_tokens", "embedding"),
+        decoder,
+    )
 
 
 def _vision_variant(variant: str) -> str:
@@ -158,21 +170,21 @@ def mlx_stages(recipe: Recipe, target: MlxTarget) -> Iterator[Stage]:
     """A folder for each variant, and its parity."""
     for variant in target.variants:
         quantized = quantization_of("mlx", variant) is not None
-        parts = parts_of("mlx", variant) if quantized else {}
         yield Stage(
             name=f"mlx.{variant}",
             function=f"{_STAGES}.mlx:export",
-            config=MlxConfig(),
-            inputs={
-                "weights": "weights",
-                **{f"quantized_{role}": part for role, part in parts.items()},
-            },
-            tools=("numpy", "torch", "safetensors", "ml-dtypes"),
+            config=MlxConfig(tower_dtype=target.tower_dtype),
+            inputs=_mlx_inputs(variant),
+            tools=_MLX_EXPORT,
         )
         yield Stage(
             name=f"parity.mlx.{variant}",
             function=f"{_STAGES}.parity:mlx",
-            config=MlxParityConfig(variant=variant, max_questions=recipe.goldens.variant_questions),
+            config=MlxParityConfig(
+                variant=variant,
+                max_questions=recipe.goldens.variant_questions,
+                max_images=recipe.goldens.variant_images,
+            ),
             inputs={
                 "golden": "golden",
                 "checkpoint": "checkpoint",
@@ -181,6 +193,23 @@ def mlx_stages(recipe: Recipe, target: MlxTarget) -> Iterator[Stage]:
             },
             tools=(*_MLX, "pillow", "tokenizers"),
         )
+
+
+def apple_app_stage(target: AppleAppTarget) -> Stage:
+    """The language model and the projector of an MLX variant once more, as Apple's app reads it."""
+    return Stage(
+        name=f"apple_app.{target.variant}",
+        function=f"{_STAGES}.mlx:export",
+        config=MlxConfig(layout="apple_app"),
+        inputs=_mlx_inputs(target.variant),
+        tools=_MLX_EXPORT,
+    )
+
+
+def _mlx_inputs(variant: str) -> dict[str, str]:
+    quantized = quantization_of("mlx", variant) is not None
+    parts = parts_of("mlx", variant) if quantized else {}
+    return {"weights": "weights", **{f"quantized_{role}": part for role, part in parts.items()}}
 
 
 def _reference(target: str, variant: str) -> dict[str, str]:

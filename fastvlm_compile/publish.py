@@ -1,15 +1,22 @@
 """Leave a bundle alone that is already as it should be; otherwise have it made and remember it."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fastvlm_compile.bundle.manifest import MANIFEST_NAME
 from fastvlm_compile.durable import refusals
 from fastvlm_compile.errors import OutputError
-from fastvlm_compile.latest import Published, load_record, save_record
+from fastvlm_compile.latest import BuildRecord, Published, load_record, save_record
 from fastvlm_compile.store import Store, folder_memo
+
+
+def _never_annotated(folder: Path) -> str:
+    del folder
+    return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +27,17 @@ class Publication:
     folder: Path
     key: str
     """Digest of everything that decides the content."""
+    as_built: Callable[[Path], str] = _never_annotated
+    """Of a bundle that is whole: the sha256 of its manifest without what consumers were found to
+    make of it; empty for any other folder."""
 
 
 def publish(
     publication: Publication, put_in_place: Callable[[], object], store: Store
 ) -> Literal["published", "up to date"]:
     """Have a bundle put in its place, unless it stands there already, byte for byte.
+
+    What `fastvlm-compile consumers` wrote into it since is kept with it.
 
     Args:
         publication: what and where.
@@ -40,12 +52,31 @@ def publish(
     record = load_record(store, publication.recipe)
     with refusals(OutputError, folder):
         standing = _digest(folder, store) if folder.is_dir() else ""
-    if record.published == Published(key=publication.key, digest=standing):
-        return "up to date"
+    latest = record.published
+    if latest is not None and standing and latest.key == publication.key:
+        if latest.digest == standing:
+            return "up to date"
+        if latest.manifest and latest.manifest == publication.as_built(folder):
+            _remember(publication, dataclasses.replace(latest, digest=standing), record, store)
+            return "up to date"
     put_in_place()
-    published = Published(key=publication.key, digest=_digest(folder, store))
-    save_record(store, publication.recipe, dataclasses.replace(record, published=published))
+    published = Published(
+        key=publication.key,
+        digest=_digest(folder, store),
+        manifest=_sha256(folder / MANIFEST_NAME),
+    )
+    _remember(publication, published, record, store)
     return "published"
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def _remember(
+    publication: Publication, published: Published, record: BuildRecord, store: Store
+) -> None:
+    save_record(store, publication.recipe, dataclasses.replace(record, published=published))
 
 
 def _digest(folder: Path, store: Store) -> str:

@@ -28,6 +28,7 @@ OnnxVariant = Literal["fp32", "fp16", "int8", "int4", "int4-fast", "mixed"]
 Compressed = Literal["int8", "int4", "int4-fast", "lut4", "lut6", "mixed"]
 CoreMLVariant = Literal[Precision, Compressed]
 MlxVariant = Literal["fp16", "int8", "int4", "int4-fast", "mixed"]
+AppVariant = Literal["fp16", "int8", "int4"]
 
 _GRAPHS = ("vision_encoder", "embed_tokens", "decoder")
 
@@ -36,7 +37,10 @@ COMPONENTS = {
         *("vision", "projector", "vision_encoder", "embedding", "decoder", "end_to_end"),
         "held_out",
     ),
-    "onnx": (*_GRAPHS, *(f"{name}_conversion" for name in _GRAPHS), "end_to_end"),
+    "onnx": (
+        *(*_GRAPHS, *(f"{name}_conversion" for name in _GRAPHS)),
+        *("decoder_precision", "end_to_end"),
+    ),
     "mlx": (*_GRAPHS, *(f"{name}_conversion" for name in _GRAPHS), "end_to_end"),
     "coreml": (
         "vision",
@@ -56,7 +60,7 @@ COMPONENTS = {
 class SyntheticCheckpoint:
     """Random weights in the shapes of a released model."""
 
-    size: Literal["0.5b", "1.5b", "7b"]
+    size: Literal["0.5b", "1.5b", "7b", "real-tower"]
     seed: CountOrNone
     layout: Literal["apple", "transformers"]
 
@@ -67,6 +71,9 @@ class CheckpointChoice:
 
     path: Path | None = None
     """A checkpoint's folder, relative to the file that names it."""
+    base: Path | None = None
+    """Where `path` is a LoRA fine-tune: the checkpoint that it was trained on, if the fine-tune
+    does not name a folder that is here."""
     hub: Text | None = None
     """`owner/name` on the Hugging Face hub."""
     revision: Text | None = None
@@ -80,6 +87,8 @@ class CheckpointChoice:
             raise UserError(f"found {found}, expected exactly one of path, hub, synthetic")
         if (self.hub is None) != (self.revision is None):
             raise UserError("`hub` and `revision` are given together or not at all")
+        if self.base is not None and self.path is None:
+            raise UserError("`base` belongs to `path`")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +115,9 @@ class GoldenPlan:
     variant_questions: CountOrNone = 0
     """Of these, how many MLX and each compressed Core ML variant answer: they are slow here, and
     the reference with the same weights answers all."""
+    variant_images: Count | None = None
+    """How many golden images MLX encodes, which takes over a minute each at 1024 pixels without a
+    GPU; None for all."""
     fill_context: bool = False
     """Whether one more prompt takes all positions, so that the decoder's last ones are tested."""
     ship: bool = False
@@ -123,6 +135,9 @@ class OnnxTarget:
     share_tied: bool = False
     """Whether `embed_tokens` of a quantized variant reads the decoder's file where the head is the
     same tensor. onnxruntime can; in a browser a graph finds no file but its own."""
+    genai: OnnxVariant | None = None
+    """Of these variants the one that `genai_config.json` names; None for no graphs for
+    onnxruntime-genai, and no such file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +177,18 @@ class MlxTarget:
     """Weights for MLX, in the layout of mlx-vlm."""
 
     variants: tuple[MlxVariant, ...]
+    tower_dtype: Precision = "float16"
+    """Of the vision tower's weights, which decide the precision that mlx-vlm runs it in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppleAppTarget:
+    """One folder for Apple's app, of what `coreml` and `mlx` build."""
+
+    variant: AppVariant
+    """Of `mlx`: whose language model and projector."""
+    vision: CoreMLVariant = "float16"
+    """Of `coreml`: whose vision tower."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +203,7 @@ class Targets:
     onnx: OnnxTarget | None = None
     coreml: CoreMLTarget | None = None
     mlx: MlxTarget | None = None
+    apple_app: AppleAppTarget | None = None
     torch: TorchTarget | None = None
 
     def variants(self) -> dict[str, tuple[str, ...]]:
@@ -239,6 +267,8 @@ class Recipe:
     ]
     extend: str = ""
     """The recipe that this one was merged over."""
+    license: Text | None = None
+    """Of the weights that it names, as the hub calls it; Apple's if absent. For the model card."""
     checkpoint: CheckpointChoice
     image: ImageContract
     context_length: Count
@@ -256,8 +286,9 @@ def components_of(targets: Targets, target: str, variant: str) -> tuple[str, ...
         names = tuple(name for name in names if name.startswith("vision"))
     if variant == "float32":
         names = tuple(name for name in names if not name.endswith("_precision"))
-    if quantization_of(target, variant) is None:
-        names = tuple(name for name in names if not name.endswith("_conversion"))
+    if target != "coreml" and quantization_of(target, variant) is None:
+        parts = ("_conversion", "_precision")
+        names = tuple(name for name in names if not name.endswith(parts))
     return names
 
 

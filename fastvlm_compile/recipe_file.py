@@ -8,6 +8,7 @@ from fastvlm_compile.errors import RecipeError
 from fastvlm_compile.recipe import (
     COMPONENTS,
     SCHEMA,
+    AppleAppTarget,
     Calibration,
     CoreMLTarget,
     GoldenPlan,
@@ -68,9 +69,17 @@ def _problems(recipe: Recipe) -> Iterator[_Problem]:
             yield _Problem(path=path, message=f"targets.{target}.{key}: found an empty list")
         if len(set(variants)) != len(variants):
             yield _Problem(path=path, message=f"targets.{target}.{key}: a name is given twice")
+    if targets.onnx is not None and targets.onnx.genai not in (None, *targets.onnx.variants):
+        yield _Problem(
+            path=("targets", "onnx", "genai"),
+            message=f"targets.onnx.genai: {targets.onnx.genai} is not built",
+            hint=f"built: {', '.join(targets.onnx.variants)}",
+        )
     if targets.coreml is not None:
         yield from _coreml_problems(targets.coreml, context_length=recipe.context_length)
         yield from _size_problems(recipe, targets.coreml)
+    if targets.apple_app is not None:
+        yield from _app_problems(targets, targets.apple_app)
     yield from _quantization_problems(recipe)
     if recipe.goldens.fill_context and not recipe.goldens.prompts:
         yield _Problem(
@@ -106,6 +115,17 @@ def _coreml_problems(target: CoreMLTarget, *, context_length: int) -> Iterator[_
             message=f"targets.coreml.language.prefill_chunk: {target.language.prefill_chunk} "
             f"positions do not fit into the context_length, {context_length}",
         )
+
+
+def _app_problems(targets: Targets, app: AppleAppTarget) -> Iterator[_Problem]:
+    built = targets.variants()
+    for key, name, target in (("variant", app.variant, "mlx"), ("vision", app.vision, "coreml")):
+        if name not in built.get(target, ()):
+            yield _Problem(
+                path=("targets", "apple_app", key),
+                message=f"targets.apple_app.{key}: {name} is not built by targets.{target}",
+                hint=f"built: {', '.join(built.get(target, ())) or 'nothing'}",
+            )
 
 
 def _quantization_problems(recipe: Recipe) -> Iterator[_Problem]:

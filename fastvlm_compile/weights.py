@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from fastvlm_compile.adapter.folder import base_of, is_adapter
 from fastvlm_compile.errors import CheckpointMissingError
 from fastvlm_compile.recipe import Recipe
+from reference.errors import CheckpointError
 
 _RELEASED_SIZES = ("0.5b", "1.5b", "7b")
-_RELEASED = "llava-fastvithd_{size}_stage3"
-_URL = "https://ml-site.cdn-apple.com/datasets/fastvlm/{name}.zip"
 
 
 def weights_folder(recipe: Recipe, *, recipe_path: Path, chosen: Path | None) -> Path | None:
@@ -35,7 +35,7 @@ def weights_folder(recipe: Recipe, *, recipe_path: Path, chosen: Path | None) ->
         raise CheckpointMissingError(
             f"{folder}: the checkpoint is missing: {found}", hint=_how_to_get(recipe, folder)
         )
-    if not (folder / "config.json").is_file():
+    if not (folder / "config.json").is_file() and not is_adapter(folder):
         raise CheckpointMissingError(
             f"{folder}: this is no checkpoint: it holds no config.json",
             hint=_how_to_get(recipe, folder),
@@ -43,19 +43,38 @@ def weights_folder(recipe: Recipe, *, recipe_path: Path, chosen: Path | None) ->
     return folder
 
 
+def base_folder(recipe: Recipe, *, weights: Path | None, chosen: Path | None) -> Path | None:
+    """The checkpoint that a LoRA fine-tune is merged into; None for weights that are whole.
+
+    Args:
+        recipe: may name it.
+        weights: from `weights_folder`.
+        chosen: the folder that the command line names instead.
+
+    Raises:
+        CheckpointError: it is not there, or is given though the weights are whole.
+    """
+    if weights is not None and is_adapter(weights):
+        named = recipe.checkpoint.base if weights == recipe.checkpoint.path else None
+        return base_of(weights, chosen or named)
+    if chosen is not None:
+        raise CheckpointError(
+            f"{weights or 'a synthetic checkpoint'}: the weights are whole, so there is no base",
+            hint="leave out --base, or name the adapter's folder with --checkpoint",
+        )
+    return None
+
+
 def _how_to_get(recipe: Recipe, folder: Path) -> str:
     choice = recipe.checkpoint
     if choice.hub is not None:
         return f"hf download {choice.hub} --revision {choice.revision} --local-dir {folder}"
     size = _size_meant(recipe, folder)
-    name = _RELEASED.format(size=size)
-    url = _URL.format(name=name)
     out = "DIR" if folder.exists() else folder
     return "\n".join(
         (
             f"fetch the released {size.upper()} model:",
-            f"    curl -LO {url} && unzip -q {name}.zip",
-            f"    and give it with `--checkpoint {name}`",
+            f"    fastvlm-compile checkpoint fetch {size}-stage3 --to {out}",
             "or make one of its shapes with random weights:",
             f"    fastvlm-compile checkpoint synthesize --size {size} --seed 0 --layout apple "
             f"--out {out}",

@@ -21,9 +21,10 @@ K is N unless N x V is more than `MAX_LOGIT_VALUES`: a large vocabulary would ma
 The directory is complete in itself: it can be taken to another machine (a Mac) and compared there.
 """
 
+import copy
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -237,6 +238,22 @@ class Goldens:
         if found != info:
             raise unusable(f"{path}: {name} has changed: {_difference(info, found)}")
         return array
+
+
+def about_first_images(goldens: Goldens, count: int) -> Goldens:
+    """The same goldens without all but the first images, and without the cases about others.
+
+    For a runtime that takes minutes for an image. Cases of text alone stay.
+    """
+    index = goldens.index
+    kept = index.image_ids[:count]
+    fewer = copy.copy(goldens)
+    fewer.index = replace(
+        index,
+        image_ids=kept,
+        cases=tuple(case for case in index.cases if set(case.image_ids) <= set(kept)),
+    )
+    return fewer
 
 
 def describe(array: np.ndarray) -> ArrayInfo:

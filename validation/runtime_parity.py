@@ -9,7 +9,7 @@ from validation.component_parity import measure_embed_tokens, measure_vision_enc
 from validation.decoder_parity import compare_rows
 from validation.decoder_routes import Rows
 from validation.end_to_end_parity import measure_generations, measure_task
-from validation.goldens import Goldens
+from validation.goldens import Goldens, about_first_images
 from validation.measurement import Measurement
 from validation.progress import Progress, Steps
 from validation.runtimes.base import Floats, Runtime
@@ -32,6 +32,7 @@ class RuntimeParity:
         dequantized: what the reference with the same quantized weights returned; None where
             nothing is quantized.
         max_questions: of the goldens' task questions, the first so many.
+        max_images: of the goldens' images, the first so many; None for all.
     """
 
     target: str
@@ -39,6 +40,7 @@ class RuntimeParity:
     tolerance: Tolerance
     dequantized: Goldens | None = None
     max_questions: int = ALL_QUESTIONS
+    max_images: int | None = None
 
 
 def measure_runtime(
@@ -58,18 +60,21 @@ def measure_runtime(
     Raises:
         GoldenError: the goldens are damaged.
     """
+    goldens, dequantized = _fewer(config, goldens), config.dequantized
+    if dequantized is not None:
+        dequantized = _fewer(config, dequantized)
     index = goldens.index
     scenes = {question.scene_id for question in index.questions}
-    passes = 1 if config.dequantized is None else 2
+    passes = 1 if dequantized is None else 2
     num_parts = len(index.image_ids) + 1 + len(index.cases)
     steps = Steps(progress, passes * num_parts + len(index.cases) + len(scenes))
     comparison = Comparison(goldens=goldens, tolerance=config.tolerance, steps=steps)
     checked = CheckedRuntime(RememberingRuntime(runtime), goldens.shape)
     tallies = _tallies(config, runtime, COMPONENTS)
     features = _measure_components(comparison, checked, tallies)
-    if config.dequantized is not None:
+    if dequantized is not None:
         again = _tallies(config, runtime, [f"{name}_conversion" for name in COMPONENTS])
-        _measure_components(replace(comparison, goldens=config.dequantized), checked, again)
+        _measure_components(replace(comparison, goldens=dequantized), checked, again)
         tallies += again
     (whole,) = _tallies(config, runtime, ["end_to_end"])
     measure_generations(comparison, checked, whole, features)
@@ -79,6 +84,10 @@ def measure_runtime(
     steps.end()
     measured = [each for tally in (*tallies, whole) for each in tally.measurements()]
     return (*measured, *not_run)
+
+
+def _fewer(config: RuntimeParity, goldens: Goldens) -> Goldens:
+    return goldens if config.max_images is None else about_first_images(goldens, config.max_images)
 
 
 def _tallies(config: RuntimeParity, runtime: Runtime, components: Sequence[str]) -> list[Tally]:

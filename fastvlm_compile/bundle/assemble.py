@@ -6,10 +6,11 @@ makes the files that consumers want at the root; `README.md` and `manifest.json`
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from fastvlm_compile.bundle.card import model_card
+from fastvlm_compile.bundle.card import CARD_NAME, model_card
+from fastvlm_compile.bundle.consumers import no_outcomes
 from fastvlm_compile.bundle.copying import Screen, copy_file, write_file
 from fastvlm_compile.bundle.manifest import (
     MANIFEST_NAME,
@@ -19,14 +20,11 @@ from fastvlm_compile.bundle.manifest import (
     Variant,
 )
 from fastvlm_compile.bundle.publish import published
+from fastvlm_compile.bundle.quality import has_real_tower, quality_of
 from fastvlm_compile.durable import Disk, no_space
 from fastvlm_compile.errors import BundleError, OutputError
 from fastvlm_compile.tree_digest import FileRecord
 from validation.gates import GateRow
-
-CARD_NAME = "README.md"
-PLOT = "reports/variants.svg"
-"""Bytes against quality, with a page of the same name; a bundle may be without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +59,7 @@ class BundlePlan:
     name: str
     parts: tuple[Part, ...]
     root_files: Mapping[str, bytes]
-    """Name -> content."""
+    """Name, or path in a folder of the bundle -> content."""
     contract: InputContract
     variants: tuple[VariantPlan, ...]
     provenance: Provenance
@@ -105,19 +103,18 @@ def assemble(plan: BundlePlan, out_dir: Path, *, disk: Disk | None = None) -> Pa
         for name, content in plan.root_files.items():
             files.append(write_file(content, folder, name, screen))
             disk.step(f"wrote {name}")
-        variants = tuple(_measured(variant, files) for variant in plan.variants)
-        paths = {file.path for file in files}
-        plot = PLOT if PLOT in paths else ""
-        card = model_card(plan.name, plan.contract, variants, plan.provenance, plot=plot)
-        files.append(write_file(card.encode(), folder, CARD_NAME, screen))
         manifest = Manifest(
             name=plan.name,
             contract=plan.contract,
-            variants=variants,
+            variants=tuple(_measured(variant, files) for variant in plan.variants),
             provenance=plan.provenance,
-            files=tuple(sorted(files, key=lambda file: file.path)),
+            files=_sorted(files),
             quantizations=plan.quantizations,
+            consumers=no_outcomes(),
         )
+        card = model_card(manifest, quality_of(folder), real_tower=has_real_tower(folder))
+        files.append(write_file(card.encode(), folder, CARD_NAME, screen))
+        manifest = replace(manifest, files=_sorted(files))
         write_file(manifest.to_bytes(), folder, MANIFEST_NAME, screen)
         disk.step(f"wrote {MANIFEST_NAME}")
         _set_modes(folder)
@@ -151,6 +148,10 @@ def _check_paths(paths: list[str]) -> None:
         assert ".." not in path.parts, name
         assert str(path) == name, name
     assert len(set(paths)) == len(paths), sorted(name for name in paths if paths.count(name) > 1)
+
+
+def _sorted(files: Iterable[FileRecord]) -> tuple[FileRecord, ...]:
+    return tuple(sorted(files, key=lambda file: file.path))
 
 
 def _measured(plan: VariantPlan, files: list[FileRecord]) -> Variant:

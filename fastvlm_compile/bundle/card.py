@@ -2,98 +2,142 @@
 
 from collections.abc import Sequence
 
-from fastvlm_compile.bundle.layout import runtimes_of
-from fastvlm_compile.bundle.manifest import InputContract, Provenance, Variant
-from validation.gate_table import markdown_table, summary
+from fastvlm_compile.bundle.licence import licence_front_matter, licence_notice
+from fastvlm_compile.bundle.manifest import InputContract, Manifest, Provenance, Variant
+from fastvlm_compile.bundle.usage import usage
+from fastvlm_compile.report.variants import REFERENCE, Cell, VariantQuality
+from validation.consumers.outcome import Outcome
+from validation.gate_table import executor_notes, format_number, summary
+
+CARD_NAME = "README.md"
+PLOT = "reports/variants.svg"
+"""Bytes against quality, with a page of the same name; a bundle may be without."""
+PARITY_PAGE = "reports/parity.md"
 
 _FITS = {
     "pad": "centred on a black square, so that nothing of it is lost, then resized (bicubic)",
     "crop": "resized by its shortest edge (bicubic), then its middle square is kept",
 }
 _POSITIONS = {"before": "before the question", "after": "right after the question"}
+_STATUSES = {"not_run": "not run", "not_supported": "not supported"}
+_QUALITY_LEGEND = """\
+Against the float32 PyTorch reference: KL is the mean divergence of the decoder's next token in
+nats, top 1 the share of tokens in common, accuracy the share of held-out questions answered right.
+The executor is what computed these numbers. `-`: not measured."""
 
 
-def model_card(
-    name: str,
-    contract: InputContract,
-    variants: Sequence[Variant],
-    provenance: Provenance,
-    *,
-    plot: str,
-) -> str:
+def model_card(manifest: Manifest, quality: Sequence[VariantQuality], *, real_tower: bool) -> str:
     """Markdown with the front matter of the Hugging Face hub; equal arguments, equal text.
 
     Args:
-        name: of the bundle.
-        contract: what goes in.
-        variants: what it holds.
-        provenance: what it was made from.
-        plot: where in the bundle the plot of bytes against quality is, its page of the same name
-            beside it; empty for none.
+        manifest: of the bundle; whether its `files` hold the card itself makes no difference.
+        quality: what the build measured of the variants, as far as it did.
+        real_tower: whether the vision tower has the released sizes.
     """
+    paths = {file.path for file in manifest.files}
     sections = (
-        _front_matter(variants),
-        f"# {name}\n\nFastVLM, compiled for on-device use by fastvlm-compile from the checkpoint "
-        f"with the digest\n`{provenance.checkpoint_digest}`.\n",
-        _run(variants),
-        _variants(variants),
-        _quality(plot),
-        _input_contract(contract),
-        _checks(variants),
-        _provenance(provenance),
+        _front_matter(manifest),
+        f"# {manifest.name}\n\nFastVLM, compiled for on-device use by fastvlm-compile from the "
+        f"checkpoint with the digest\n`{manifest.provenance.checkpoint_digest}`.\n",
+        _variants(manifest.variants, quality),
+        _reports(manifest.variants, paths),
+        usage(manifest, real_tower=real_tower),
+        _consumers(manifest.consumers),
+        _input_contract(manifest.contract),
+        f"## Licence\n\n{licence_notice(manifest.provenance.license)}\n"
+        if manifest.provenance.license
+        else "",
+        _provenance(manifest.provenance),
     )
     return "\n".join(section for section in sections if section)
 
 
-def _front_matter(variants: Sequence[Variant]) -> str:
-    targets = sorted({variant.target for variant in variants})
+def _front_matter(manifest: Manifest) -> str:
+    targets = sorted({variant.target for variant in manifest.variants} - {REFERENCE})
     tags = "".join(f"  - {tag}\n" for tag in ("fastvlm", *targets))
-    return f"---\npipeline_tag: image-text-to-text\ntags:\n{tags}---\n"
+    licence = manifest.provenance.license
+    licence_lines = licence_front_matter(licence) if licence else ""
+    return f"---\n{licence_lines}pipeline_tag: image-text-to-text\ntags:\n{tags}---\n"
 
 
-def _run(variants: Sequence[Variant]) -> str:
-    options = {"onnxruntime": ""}
-    commands = [
-        'fastvlm-compile generate . --image photo.jpg --prompt "What is this?"'
-        + options.get(runtime, f" --runtime {runtime}")
-        for runtime in runtimes_of(variants)
-    ]
-    lines = ["fastvlm-compile verify .", *commands]
-    return "## Run it\n\n```sh\n" + "\n".join(lines) + "\n```\n"
+def _variants(variants: Sequence[Variant], quality: Sequence[VariantQuality]) -> str:
+    measured = {(row.target, row.variant): row for row in quality}
+    headers = ["target", "variant", "files", "size", "bits per weight"]
+    if measured:
+        headers += ["KL", "top 1", "accuracy", "executor"]
+    headers.append("gates")
+    lines = [_line(headers), "|" + "---|" * len(headers)]
+    for variant in variants:
+        if not variant.files:
+            continue
+        row = measured.get((variant.target, variant.variant))
+        cells = [
+            variant.target,
+            variant.variant,
+            _files(variant, variants),
+            f"{variant.size_bytes / 1e6:,.1f} MB",
+            f"{variant.bits_per_weight:.2f}",
+        ]
+        cells += _quality(row) if measured else []
+        lines.append(_line([*cells, summary(variant.gates) if variant.gates else "none"]))
+    legend = f"\n{_QUALITY_LEGEND}\n" if measured else ""
+    return "## Variants\n\n" + "\n".join(lines) + f"\n{legend}"
 
 
-def _variants(variants: Sequence[Variant]) -> str:
-    rows = [
-        f"| {variant.target} | {variant.variant} | {_files(variant)} | {_size(variant.size_bytes)} "
-        f"| {_bits(variant)} | {summary(variant.gates) if variant.gates else 'none'} |"
-        for variant in variants
-    ]
-    head = (
-        "| target | variant | files | size | bits per weight | checks |\n|---|---|---|---|---|---|"
-    )
-    return "## Variants\n\n" + "\n".join([head, *rows]) + "\n"
+def _quality(row: VariantQuality | None) -> list[str]:
+    if row is None:
+        return ["-"] * 4
+    cells = [_cell(each) for each in (row.kl_decoder, row.top1, row.task_accuracy)]
+    return [*cells, "; ".join(row.executors) or "-"]
 
 
-def _quality(plot: str) -> str:
-    if not plot:
+def _cell(cell: Cell) -> str:
+    return format_number(cell.value) if cell.value is not None else "-"
+
+
+def _files(variant: Variant, variants: Sequence[Variant]) -> str:
+    """Each by its name; the folder where it holds nothing of another variant."""
+    folder = variant.files[0].rpartition("/")[0]
+    inside = [v for v in variants if any(name.startswith(f"{folder}/") for name in v.files)]
+    if inside == [variant] and all(name.startswith(f"{folder}/") for name in variant.files):
+        return f"`{folder}/`"
+    return "<br>".join(f"`{name}`" for name in variant.files)
+
+
+def _reports(variants: Sequence[Variant], paths: set[str]) -> str:
+    """The verdicts in a line, and where all the numbers are."""
+    rows = [row for variant in variants for row in variant.gates]
+    parts = []
+    if PLOT in paths:
+        page = f"{PLOT.removesuffix('.svg')}.md"
+        parts += [
+            f"![Bytes of each variant against its quality]({PLOT})",
+            f"All variants that were measured, shipped or not: [{page}]({page}).",
+        ]
+    if rows:
+        where = f"; each of them: [{PARITY_PAGE}]({PARITY_PAGE})" if PARITY_PAGE in paths else ""
+        parts.append(f"Gates of all variants together: {summary(rows)}{where}.")
+    parts += (f"{note}." for note in executor_notes(rows))
+    return "\n\n".join(parts) + "\n" if parts else ""
+
+
+def _consumers(outcomes: Sequence[Outcome]) -> str:
+    if not outcomes:
         return ""
-    page = f"{plot.removesuffix('.svg')}.md"
+    headers = ("consumer", "version", "variant", "outcome", "what was compared, or why not")
+    lines = [_line(headers), "|" + "---|" * len(headers)]
+    for row in outcomes:
+        status = "loaded and agreed" if row.status == "agreed" else row.status
+        cells = (row.consumer, row.version, row.variant, _STATUSES.get(status, status), row.detail)
+        lines.append(_line([cell or "-" for cell in cells]))
     return (
-        f"![Bytes of each variant against its quality]({plot})\n\n"
-        f"All of it in numbers, shipped or not: [{page}]({page}).\n"
+        "## Who loaded it\n\nThe programs themselves, as their registries have them, with this "
+        "bundle and its goldens\n(`fastvlm-compile consumers .`).\n\n" + "\n".join(lines) + "\n"
     )
 
 
-def _files(variant: Variant) -> str:
-    return "<br>".join(f"`{name}`" for name in variant.files) or "not shipped"
-
-
-def _bits(variant: Variant) -> str:
-    return f"{variant.bits_per_weight:.2f}" if variant.files else "-"
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:,.1f} MB" if size_bytes else "-"
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _input_contract(contract: InputContract) -> str:
@@ -116,13 +160,6 @@ def _input_contract(contract: InputContract) -> str:
 """
 
 
-def _checks(variants: Sequence[Variant]) -> str:
-    rows = [row for variant in variants for row in variant.gates]
-    if not rows:
-        return ""
-    return f"## How it was checked\n\n{markdown_table(rows)}"
-
-
 def _provenance(provenance: Provenance) -> str:
     tools = "\n".join(f"- {tool} {version}" for tool, version in sorted(provenance.tools.items()))
     return f"""## Where it comes from
@@ -131,7 +168,11 @@ def _provenance(provenance: Provenance) -> str:
 - fastvlm-compile sources `{provenance.source_revision}`
 {tools}
 
+<details><summary>Its recipe</summary>
+
 ```yaml
 {provenance.recipe.rstrip()}
 ```
+
+</details>
 """

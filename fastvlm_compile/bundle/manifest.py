@@ -15,6 +15,7 @@ from typing import Any, Literal
 from fastvlm_compile.errors import BundleError
 from fastvlm_compile.tree_digest import FileRecord
 from reference.prompt import IMAGE_TOKEN, build_prompt
+from validation.consumers.outcome import Outcome
 from validation.gates import GateRow
 
 SCHEMA = 1
@@ -86,6 +87,8 @@ class Provenance:
     """Distribution -> version, of all that took part."""
     recipe: str
     """The whole recipe as canonical text."""
+    license: str = ""
+    """Of the weights: the hub's identifier, or a name of ours; empty if nothing is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,8 @@ class Manifest:
     """Every file of the bundle but the manifest, sorted by path."""
     quantizations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Name -> tensor -> how it is stored and what chose its codes."""
+    consumers: tuple[Outcome, ...] = ()
+    """What became of it in the hands of each consumer; written by `consumers`, never by hand."""
 
     def to_bytes(self) -> bytes:
         """The file's content."""
@@ -117,6 +122,7 @@ class Manifest:
                 name: dict(sorted(tensors.items()))
                 for name, tensors in sorted(self.quantizations.items())
             },
+            "consumers": [asdict(outcome) for outcome in self.consumers],
         }
         return render({**body, "digest": self_digest(body)})
 
@@ -174,6 +180,7 @@ def parse_manifest(content: bytes, *, source: str) -> Manifest:
             provenance=Provenance(**document["provenance"]),
             files=tuple(FileRecord(**entry) for entry in document["files"]),
             quantizations=document["quantizations"],
+            consumers=tuple(Outcome(**entry) for entry in document.get("consumers", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{source}: not a bundle's manifest: {error!r}") from error

@@ -6,7 +6,7 @@ keys of Apple's layout, so that `reference.config` reads a bundle as it reads a 
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fastvlm_compile.bundle.chat_template import chat_template
@@ -23,6 +23,10 @@ END_OF_TEXT = "<|endoftext|>"
 
 # Copied as they are; what else a tokenizer is made of is written anew.
 _COPIED = ("vocab.json", "merges.txt")
+_GRAPHS = ("vision_encoder", "embed_tokens", "decoder_model_merged")
+# What transformers.js calls the graphs' suffixes, fewest bits first.
+_DTYPES = {"q4": "_q4", "q8": "_quantized", "fp16": "_fp16", "fp32": ""}
+_QUANTIZED = ("q4", "q8")
 # They name the machine or the code that trained the model.
 _DROPPED = ("_name_or_path", "name_or_path", "auto_map", "transformers_version")
 
@@ -83,6 +87,33 @@ def external_data_chunks(paths: Iterable[str]) -> dict[str, int]:
     return dict(sorted(chunks.items()))
 
 
+def default_dtypes(paths: Iterable[str], *, plain_embedding: bool = False) -> dict[str, str]:
+    """Which file of each graph transformers.js takes unless it is told: that of the fewest bits.
+
+    No single `dtype` names the 4-bit model: its vision encoder has 8 bits, so there is no
+    `vision_encoder_q4.onnx`. And without any, transformers.js wants float32 in Node and `q8` in a
+    browser, whether they are there or not.
+
+    Args:
+        paths: of the files in the bundle.
+        plain_embedding: leave out quantized embeddings. The WebAssembly that transformers.js takes
+            by default has no kernel for them (GatherBlockQuantized; onnxruntime-web 1.31).
+
+    Returns:
+        `vision_encoder` -> `q8`, and so on; empty unless all graphs are there.
+    """
+    there = set(paths)
+    found: dict[str, str] = {}
+    for graph in _GRAPHS:
+        for dtype, suffix in _DTYPES.items():
+            if plain_embedding and graph == "embed_tokens" and dtype in _QUANTIZED:
+                continue
+            if f"onnx/{graph}{suffix}.onnx" in there:
+                found[graph] = dtype
+                break
+    return found if len(found) == len(_GRAPHS) else {}
+
+
 def _config(
     raw: Mapping[str, object],
     *,
@@ -112,12 +143,21 @@ def _config(
         "tie_word_embeddings": tied,
         "tokenizer_model_max_length": contract.context_length,
     }
-    chunks = external_data_chunks(paths)
-    if chunks:
-        config["transformers.js_config"] = {"use_external_data_format": chunks}
+    if for_javascript := _for_javascript(tuple(paths)):
+        config["transformers.js_config"] = for_javascript
     kept = {key: value for key, value in config.items() if key not in _DROPPED}
     parse_config(kept, source="the bundle's config.json")
     return dict(sorted(kept.items()))
+
+
+def _for_javascript(paths: Sequence[str]) -> dict[str, object]:
+    dtypes, in_wasm = default_dtypes(paths), default_dtypes(paths, plain_embedding=True)
+    chunks = external_data_chunks(paths)
+    return {
+        **({"dtype": dtypes} if dtypes else {}),
+        **({"device_config": {"wasm": {"dtype": in_wasm}}} if in_wasm not in ({}, dtypes) else {}),
+        **({"use_external_data_format": chunks} if chunks else {}),
+    }
 
 
 def _end_of_turn(tokenizer: PromptTokenizer) -> tuple[int]:

@@ -144,7 +144,11 @@ def _measure_mlx(bundle: _Bundle, variant: Variant, progress: Progress) -> _Meas
     from validation.runtime_parity import RuntimeParity, measure_runtime
     from validation.runtimes.mlx_runtime import open_mlx
 
-    config = MlxParityConfig(variant=variant.variant, max_questions=_max_questions(bundle, variant))
+    config = MlxParityConfig(
+        variant=variant.variant,
+        max_questions=_max_questions(bundle, variant),
+        max_images=bundle.recipe.goldens.variant_images,
+    )
     return measure_runtime(
         RuntimeParity(
             target="mlx",
@@ -152,6 +156,7 @@ def _measure_mlx(bundle: _Bundle, variant: Variant, progress: Progress) -> _Meas
             tolerance=Tolerance(rtol=config.rtol, atol=config.atol),
             dequantized=_dequantized(bundle, variant),
             max_questions=config.max_questions,
+            max_images=config.max_images,
         ),
         goldens=bundle.goldens,
         runtime=open_mlx(bundle.folder / "mlx" / variant.variant),

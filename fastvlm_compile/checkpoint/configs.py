@@ -14,9 +14,6 @@ from reference.errors import CheckpointError
 RawConfig = Mapping[str, object]
 """A decoded `config.json`; `reference.config.parse_config` gives it types."""
 
-FIRST_ADDED_TOKEN = 151643
-"""Entries of Qwen2's vocabulary, hence the id of `<|endoftext|>`."""
-
 _TIMM_HEAD_DIM = 32
 
 _TEXT_KEYS = (
@@ -44,12 +41,12 @@ _TEXT_KEYS = (
 
 
 def apple_config(size: ModelSize, *, image_size: int = 1024) -> dict[str, object]:
-    """`config.json` of a released size, with the keys and values of Apple's files."""
+    """`config.json` of a size, with the keys and values of Apple's files."""
     return {
         "architectures": ["LlavaQwen2ForCausalLM"],
         "attention_dropout": 0.0,
-        "bos_token_id": FIRST_ADDED_TOKEN,
-        "eos_token_id": FIRST_ADDED_TOKEN + 2,
+        "bos_token_id": size.num_regular_tokens,
+        "eos_token_id": size.num_regular_tokens + 2,
         "freeze_mm_mlp_adapter": False,
         "hidden_act": "silu",
         "hidden_size": size.hidden_size,

@@ -1,4 +1,4 @@
-"""The released sizes of FastVLM, as data."""
+"""The sizes of FastVLM, as data: the released ones, and a small one for tests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,10 +32,13 @@ _QWEN2_5_ADDED = (
 )
 """The tokenizer of the 7B knows these too, which is why its `<image>` is 151665."""
 
+QWEN2_TOKENS = 151643
+"""Entries of Qwen2's vocabulary."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSize:
-    """What distinguishes one released size; vision tower and projector are the same in all."""
+    """What distinguishes one size; the vision tower is the same in all."""
 
     label: str
     num_hidden_layers: int
@@ -47,7 +50,9 @@ class ModelSize:
     """Rows of the embedding in Apple's file."""
     sliding_window: int
     added_tokens: tuple[str, ...]
-    """Tokens behind the 151643 of the vocabulary, before `<image>`."""
+    """Tokens behind those of the vocabulary, before `<image>`."""
+    num_regular_tokens: int = QWEN2_TOKENS
+    """Entries of the vocabulary, hence the id of `<|endoftext|>`."""
 
 
 SIZES = (
@@ -84,6 +89,19 @@ SIZES = (
         sliding_window=131072,
         added_tokens=_QWEN2_5_ADDED,
     ),
+    # The real tower before two layers of the 0.5B and few words, for consumers of one fixed tower.
+    ModelSize(
+        label="real-tower",
+        num_hidden_layers=2,
+        hidden_size=896,
+        intermediate_size=4864,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        vocab_size=2112,
+        sliding_window=32768,
+        added_tokens=_QWEN2_ADDED,
+        num_regular_tokens=2048,
+    ),
 )
 
 SIZE_NAMES = tuple(size.label.lower() for size in SIZES)
@@ -104,7 +122,7 @@ def size_named(name: str) -> ModelSize:
 
 
 def size_label(config: FastVLMConfig) -> str:
-    """`0.5B`, `1.5B` or `7B` where the config has that size's architecture, else `other`.
+    """The label of the size whose architecture the config has, `0.5B` for one, else `other`.
 
     The vocabulary may differ, as converted checkpoints pad it, and so may the image size.
     """

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from fastvlm_compile.checkpoint.calibration import calibrate
 from fastvlm_compile.checkpoint.configs import (
-    FIRST_ADDED_TOKEN,
     RawConfig,
     apple_config,
     to_transformers_config,
@@ -54,7 +53,7 @@ class SyntheticPlan:
 
 
 def plan_size(size_name: str, layout: Layout) -> SyntheticPlan:
-    """The plan of a released size: `0.5b`, `1.5b` or `7b`.
+    """The plan of a size: `0.5b`, `1.5b`, `7b` or `real-tower`.
 
     Raises:
         CheckpointError: the size is unknown; the known ones are listed.
@@ -67,7 +66,7 @@ def plan_size(size_name: str, layout: Layout) -> SyntheticPlan:
         raw["vocab_size"] = -(-rows // _VOCABULARY_STEP) * _VOCABULARY_STEP
         # The converted checkpoints all have Qwen2's tokenizer, also the 7B.
         added = _DEFAULT_ADDED
-    return plan(raw, layout, num_regular=FIRST_ADDED_TOKEN, added=added)
+    return plan(raw, layout, num_regular=size.num_regular_tokens, added=added)
 
 
 def plan(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastvlm_compile.commands.options import CHECKPOINT, JSON, OUT, RECIPE, STORE
+from fastvlm_compile.commands.options import BASE, CHECKPOINT, JSON, OUT, RECIPE, STORE
 from fastvlm_compile.commands.plan import show_plan
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.command()
 @RECIPE
 @CHECKPOINT
+@BASE
 @STORE
 @OUT
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
@@ -28,6 +29,7 @@ def build(
     *,
     recipe_path: Path,
     checkpoint: Path | None,
+    base: Path | None,
     store_root: Path,
     out: Path | None,
     dry_run: bool,
@@ -40,21 +42,26 @@ def build(
     A failed gate ends with exit code 1 and publishes nothing.
     """
     if dry_run:
-        show_plan(recipe_path, checkpoint=checkpoint, store_root=store_root, as_json=as_json)
+        show_plan(
+            recipe_path, checkpoint=checkpoint, base=base, store_root=store_root, as_json=as_json
+        )
         return
     from fastvlm_compile.pipeline import BuildRequest
     from fastvlm_compile.pipeline import build as run_build
     from fastvlm_compile.recipe_file import load_recipe
     from fastvlm_compile.store import Store
-    from fastvlm_compile.weights import weights_folder
+    from fastvlm_compile.weights import base_folder, weights_folder
 
     recipe = load_recipe(recipe_path)
+    weights = weights_folder(recipe, recipe_path=recipe_path, chosen=checkpoint)
     request = BuildRequest(
         recipe=recipe,
-        weights=weights_folder(recipe, recipe_path=recipe_path, chosen=checkpoint),
+        weights=weights,
+        base=base_folder(recipe, weights=weights, chosen=base),
         store=Store(root=store_root),
         out=out or Path("dist", recipe.name),
         private_paths=(Path.cwd(), Path.home()),
+        replaced=checkpoint is not None,
     )
     result = run_build(request, _reporter(quiet=quiet))
     if as_json:

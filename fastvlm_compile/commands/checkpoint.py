@@ -1,29 +1,34 @@
-"""`checkpoint`: inspect, convert and synthesize checkpoints."""
+"""`checkpoint`: fetch, inspect, merge, convert and synthesize checkpoints."""
 
 import dataclasses
 import json
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
+from fastvlm_compile.commands.checkpoint_fetch import fetch
+from fastvlm_compile.commands.checkpoint_merge import merge, show_adapter
+from fastvlm_compile.commands.options import BASE
+from fastvlm_compile.commands.progress_lines import progress_on_stderr
+
 if TYPE_CHECKING:
     from fastvlm_compile.checkpoint.inspect import CheckpointSummary
-    from fastvlm_compile.progress import Progress
 
 _LAYOUTS = click.Choice(["apple", "transformers"])
-_LINE_EVERY_S = 5.0
 
 
 @click.group()
 def checkpoint() -> None:
-    """Inspect, convert and synthesize checkpoints."""
+    """Fetch, inspect, merge, convert and synthesize checkpoints."""
+
+
+checkpoint.add_command(fetch)
+checkpoint.add_command(merge)
 
 
 @checkpoint.command()
-@click.option("--size", required=True, help="0.5b, 1.5b or 7b.")
+@click.option("--size", required=True, help="0.5b, 1.5b, 7b or real-tower.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides all values.")
 @click.option("--layout", type=_LAYOUTS, default="apple", show_default=True, help="Of the files.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The new folder.")
@@ -37,23 +42,28 @@ def synthesize(
 
     plan = plan_size(size, layout)
     with published_checkpoint(out, force=force, needed_bytes=plan.size_bytes) as folder:
-        write_checkpoint(plan, seed, folder, _progress_on_stderr())
+        write_checkpoint(plan, seed, folder, progress_on_stderr())
     click.echo(f"wrote {out}", err=True)
 
 
 @checkpoint.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
+@BASE
 @click.option("--deep", is_flag=True, help="Read all values, look for any that is not finite.")
-def inspect(*, directory: Path, as_json: bool, deep: bool) -> None:
+def inspect(*, directory: Path, base: Path | None, as_json: bool, deep: bool) -> None:
     """Tell what the checkpoint in DIRECTORY is and what is wrong with it.
 
     Exit code 1 if it cannot be used.
     """
+    from fastvlm_compile.adapter.folder import is_adapter
     from fastvlm_compile.checkpoint.inspect import inspect_checkpoint
     from fastvlm_compile.errors import VerificationError
 
-    summary = inspect_checkpoint(directory, deep=deep, progress=_progress_on_stderr())
+    if is_adapter(directory):
+        show_adapter(directory, base, as_json=as_json)
+        return
+    summary = inspect_checkpoint(directory, deep=deep, progress=progress_on_stderr())
     click.echo(json.dumps(_to_json(summary), indent=2) if as_json else _to_text(summary))
     if not summary.usable:
         raise VerificationError(f"{directory}: the checkpoint cannot be used as it is")
@@ -71,12 +81,19 @@ def convert(
 
     Nothing is lost: converting back gives the same tensors and the same config.json.
     """
+    from fastvlm_compile.adapter.folder import is_adapter
     from fastvlm_compile.checkpoint.convert import converted_size_bytes, write_converted
     from fastvlm_compile.checkpoint.publish import published_checkpoint
+    from reference.errors import CheckpointError
 
+    if is_adapter(source):
+        raise CheckpointError(
+            f"{source}: holds a LoRA adapter, no weights of its own",
+            hint=f"merge it first: fastvlm-compile checkpoint merge {source} DIR",
+        )
     needed_bytes = converted_size_bytes(source)
     with published_checkpoint(destination, force=force, needed_bytes=needed_bytes) as folder:
-        write_converted(source, layout, folder, _progress_on_stderr())
+        write_converted(source, layout, folder, progress_on_stderr())
     click.echo(f"wrote {destination}", err=True)
 
 
@@ -110,19 +127,3 @@ def _to_text(summary: "CheckpointSummary") -> str:
     for problem in summary.problems:
         lines.append(f"{'problem' if problem.fatal else 'note':<12}  {problem.what}")
     return "\n".join(lines)
-
-
-def _progress_on_stderr() -> "Progress":
-    """A line now and then: what is at hand, how far, for how long."""
-    started_s = last_s = time.monotonic()
-
-    def show(done: int, total: int, what: str) -> None:
-        nonlocal last_s
-        now_s = time.monotonic()
-        if now_s - last_s >= _LINE_EVERY_S:
-            last_s = now_s
-            share = 100 * done // max(1, total)
-            sys.stderr.write(f"{now_s - started_s:5.0f} s  {share:3d} %  {what}\n")
-            sys.stderr.flush()
-
-    return show

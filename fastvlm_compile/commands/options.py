@@ -11,6 +11,12 @@ CHECKPOINT = click.option(
     metavar="DIR",
     help="Take the weights from here instead of from where the recipe says.",
 )
+BASE = click.option(
+    "--base",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The checkpoint that a LoRA fine-tune was trained on, if it does not say itself.",
+)
 STORE = click.option(
     "--store",
     "store_root",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastvlm_compile.commands.options import CHECKPOINT, JSON, OUT, RECIPE, STORE
+from fastvlm_compile.commands.options import BASE, CHECKPOINT, JSON, OUT, RECIPE, STORE
 
 if TYPE_CHECKING:
     from fastvlm_compile.status import RecipeStatus
@@ -22,6 +22,7 @@ _BUNDLE = {
 @click.command()
 @RECIPE
 @CHECKPOINT
+@BASE
 @STORE
 @OUT
 @JSON
@@ -29,6 +30,7 @@ def status(
     *,
     recipe_path: Path,
     checkpoint: Path | None,
+    base: Path | None,
     store_root: Path,
     out: Path | None,
     as_json: bool,
@@ -38,12 +40,12 @@ def status(
     from fastvlm_compile.recipe_file import load_recipe
     from fastvlm_compile.status import recipe_status
     from fastvlm_compile.store import Store
-    from fastvlm_compile.weights import weights_folder
+    from fastvlm_compile.weights import base_folder, weights_folder
 
     recipe = load_recipe(recipe_path)
     weights = weights_folder(recipe, recipe_path=recipe_path, chosen=checkpoint)
     found = recipe_status(
-        make_plan(recipe, weights=weights),
+        make_plan(recipe, weights=weights, base=base_folder(recipe, weights=weights, chosen=base)),
         Store(root=store_root),
         out or Path("dist", recipe.name),
     )

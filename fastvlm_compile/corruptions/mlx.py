@@ -11,16 +11,16 @@ import numpy as np
 
 from fastvlm_compile.corruptions.artifacts import (
     CorruptionInputError,
-    NotTheSameError,
     References,
 )
 from fastvlm_compile.corruptions.fault import Context, Fault
 from fastvlm_compile.corruptions.measuring import Measure, measure_both
 from fastvlm_compile.corruptions.safetensors_draft import Arrays, SafetensorsDraft, raw
 from fastvlm_compile.corruptions.stored import Draft, StoredTensor
+from fastvlm_compile.export.mlx.check import check_mlx_integers
 from fastvlm_compile.export.mlx.names import LANGUAGE_PREFIX, MlxLayout, module_of, to_mlx
 from fastvlm_compile.export.mlx.read import read_mlx
-from fastvlm_compile.quantize.tensor import Floats, same_tensor
+from fastvlm_compile.quantize.tensor import Floats
 from fastvlm_compile.quantize.weights_file import QuantizedWeights
 from reference.checkpoint.names import EMBED_TOKENS
 from validation.component_parity import measure_embed_tokens, measure_vision_encoder
@@ -91,13 +91,7 @@ class MlxArtifacts:
     def check(self, folder: Path, file: str) -> None:
         """See `Artifacts`."""
         del file  # each may spoil what another holds
-        weights = read_mlx(folder)
-        names = self._names
-        if strange := set(weights.quantized) ^ names.keys():
-            raise NotTheSameError(f"{folder.name}: missing or too many: {sorted(strange)}")
-        for stored, name in names.items():
-            if not same_tensor(weights.read(stored), self.quantized.read(name)):
-                raise NotTheSameError(f"{stored} is not what was quantized")
+        check_mlx_integers(folder, self.quantized, LAYOUT)
 
     def decoded(self, folder: Path, file: str) -> Mapping[str, Floats]:
         """See `Artifacts`."""

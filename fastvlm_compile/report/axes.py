@@ -1,7 +1,7 @@
 """Values to pixels, and where the ticks stand."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -46,6 +46,22 @@ def bytes_axis(values: Sequence[float], *, start: float, end: float) -> Axis:
         values: at least one, above 0.
         start, end: pixels.
     """
+    return _round_axis(values, _size, start=start, end=end)
+
+
+def time_axis(values: Sequence[float], *, start: float, end: float) -> Axis:
+    """As `bytes_axis`, of seconds."""
+    return _round_axis(values, _time, start=start, end=end)
+
+
+def rate_axis(values: Sequence[float], *, start: float, end: float) -> Axis:
+    """As `bytes_axis`, of plain numbers."""
+    return _round_axis(values, lambda value: f"{value:g}", start=start, end=end)
+
+
+def _round_axis(
+    values: Sequence[float], written: Callable[[float], str], *, start: float, end: float
+) -> Axis:
     low, high = min(values) / 1.15, max(values) * 1.25
     if high / low < 4:
         middle = math.sqrt(low * high)
@@ -53,7 +69,7 @@ def bytes_axis(values: Sequence[float], *, start: float, end: float) -> Axis:
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     digits = (1, 2, 5) if high / low > 12 else (1, 1.5, 2, 3, 4, 6, 8)
     places = [digit * 10.0**exponent for exponent in exponents for digit in digits]
-    ticks = tuple((place, _size(place)) for place in places if low <= place <= high)
+    ticks = tuple((place, written(place)) for place in places if low <= place <= high)
     return Axis(low=low, high=high, start=start, end=end, ticks=ticks, logarithmic=True)
 
 
@@ -98,3 +114,10 @@ def _size(size_bytes: float) -> str:
         if size_bytes >= factor:
             return f"{size_bytes / factor:g} {unit}"
     return f"{size_bytes:g} B"
+
+
+def _time(seconds: float) -> str:
+    for unit, factor in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= 0.999 * factor:
+            return f"{seconds / factor:g} {unit}"
+    return f"{seconds * 1e9:g} ns"

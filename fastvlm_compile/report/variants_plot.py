@@ -62,11 +62,12 @@ class _Panel:
     """Targets and their fronts, in values."""
 
 
-def variants_plot(name: str, rows: Sequence[VariantQuality]) -> str:
+def variants_plot(name: str, rows: Sequence[VariantQuality], *, ids: str = "") -> str:
     """A whole SVG document; equal arguments, equal text.
 
     Args:
         name: of the recipe.
+        ids: what the ids in it begin with, where it stands in a page with others.
         rows: of `variant_rows`; the quantized references have no bytes and are left out.
     """
     rows = [row for row in rows if row.has_files]
@@ -85,8 +86,10 @@ def variants_plot(name: str, rows: Sequence[VariantQuality]) -> str:
     body += [_text(_LEFT, first_note + _LINE * n, note) for n, note in enumerate(notes)]
     markup = element(
         "svg",
-        element("title", text(f"{name}: bytes of each variant against its quality"), id="title"),
-        element("desc", text(_description(points, missing)), id="desc"),
+        element(
+            "title", text(f"{name}: bytes of each variant against its quality"), id=f"{ids}title"
+        ),
+        element("desc", text(_description(points, missing)), id=f"{ids}desc"),
         style(),
         element("rect", class_="paper", x=0.0, y=0.0, width=_WIDTH, height=height),
         *_head(name, points),
@@ -94,7 +97,7 @@ def variants_plot(name: str, rows: Sequence[VariantQuality]) -> str:
         xmlns="http://www.w3.org/2000/svg",
         viewBox=f"0 0 {spell(_WIDTH)} {spell(height)}",
         role="img",
-        aria_labelledby="title desc",
+        aria_labelledby=f"{ids}title {ids}desc",
     )
     return markup + "\n"
 

@@ -12,7 +12,7 @@ from fastvlm_compile.progress import Progress
 class SynthesizeConfig:
     """Which checkpoint to make up."""
 
-    size: Literal["0.5b", "1.5b", "7b"]
+    size: Literal["0.5b", "1.5b", "7b", "real-tower"]
     seed: int
     layout: Literal["apple", "transformers"]
 
@@ -38,7 +38,7 @@ class TorchWeightsConfig:
 def synthesize(
     config: SynthesizeConfig, inputs: Mapping[str, Path], out: Path, progress: Progress
 ) -> None:
-    """Write a checkpoint of a released size with made-up weights."""
+    """Write a checkpoint of a known size with made-up weights."""
     from fastvlm_compile.checkpoint.synthesize import plan_size, write_checkpoint
 
     del inputs

@@ -1,11 +1,14 @@
-"""Stages `mlx.<variant>`: the whole model for MLX, in the layout of mlx-vlm."""
+"""Stages `mlx.<variant>` and `apple_app.<variant>`: the model for mlx-vlm, and for Apple's app."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from fastvlm_compile.progress import Progress
+
+_ONE_FILE_BYTES = 2**62
+"""Apple's app is given one `model.safetensors`, however large."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +16,8 @@ class MlxConfig:
     """Whose names and parts the folder has."""
 
     layout: Literal["mlx_vlm", "apple_app"] = "mlx_vlm"
+    tower_dtype: Literal["float16", "float32"] = "float16"
+    """Of the vision tower, which Apple's app does not have."""
 
 
 def export(config: MlxConfig, inputs: Mapping[str, Path], out: Path, progress: Progress) -> None:
@@ -32,4 +37,7 @@ def export(config: MlxConfig, inputs: Mapping[str, Path], out: Path, progress: P
     parts = [inputs[role] for role in sorted(inputs) if role.startswith("quantized_")]
     quantized = open_quantized(*parts) if parts else None
     checkpoint = open_checkpoint(inputs["weights"])
-    export_mlx(MlxExport(layout=config.layout), checkpoint, quantized, out, progress)
+    export = MlxExport(layout=config.layout, tower_dtype=config.tower_dtype)
+    if config.layout == "apple_app":
+        export = replace(export, max_shard_bytes=_ONE_FILE_BYTES)
+    export_mlx(export, checkpoint, quantized, out, progress)

@@ -3,9 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fastvlm_compile.progress import Progress
+
+if TYPE_CHECKING:
+    from fastvlm_compile.export.onnx.decoder import DecoderGraphConfig
+    from fastvlm_compile.export.onnx.export import VisionGraphConfig
+    from reference.checkpoint.tensors import Checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +47,11 @@ def vision_encoder(
         out: an empty directory.
         progress: told of tracing, simplifying, each weight and the comparison.
     """
-    from dataclasses import replace
-
-    from fastvlm_compile.export.onnx.export import VisionGraphConfig, export_vision
+    from fastvlm_compile.export.onnx.export import export_vision
     from reference.checkpoint.tensors import open_checkpoint
 
     checkpoint = open_checkpoint(inputs["weights"])
-    graph = VisionGraphConfig(
-        vision=replace(checkpoint.config.vision, image_size=config.image_size),
-        hidden_size=checkpoint.config.text.hidden_size,
-        opset=config.opset,
-    )
-    export_vision(graph, checkpoint, out, progress)
+    export_vision(vision_graph(config, checkpoint), checkpoint, out, progress)
 
 
 def embed_tokens(
@@ -85,15 +83,34 @@ def decoder_model_merged(
         out: an empty directory.
         progress: told of each weight.
     """
-    from fastvlm_compile.export.onnx.decoder import DecoderGraphConfig
     from fastvlm_compile.export.onnx.export import export_decoder
     from reference.checkpoint.tensors import open_checkpoint
 
     checkpoint = open_checkpoint(inputs["weights"])
-    graph = DecoderGraphConfig(
+    export_decoder(decoder_graph(config, checkpoint), checkpoint, out, progress)
+
+
+def vision_graph(config: OnnxVisionConfig, checkpoint: "Checkpoint") -> "VisionGraphConfig":
+    """The tower of a checkpoint at an image size, for every variant of it."""
+    from dataclasses import replace
+
+    from fastvlm_compile.export.onnx.export import VisionGraphConfig
+
+    model = checkpoint.config
+    return VisionGraphConfig(
+        vision=replace(model.vision, image_size=config.image_size),
+        hidden_size=model.text.hidden_size,
+        opset=config.opset,
+    )
+
+
+def decoder_graph(config: OnnxDecoderConfig, checkpoint: "Checkpoint") -> "DecoderGraphConfig":
+    """The decoder of a checkpoint, for every variant of it."""
+    from fastvlm_compile.export.onnx.decoder import DecoderGraphConfig
+
+    return DecoderGraphConfig(
         text=checkpoint.config.text,
         tied=checkpoint.tied,
         logits=config.logits,
         opset=config.opset,
     )
-    export_decoder(graph, checkpoint, out, progress)

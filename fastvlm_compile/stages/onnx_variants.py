@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from fastvlm_compile.progress import Progress
+from fastvlm_compile.stages.onnx import (
+    OnnxDecoderConfig,
+    OnnxVisionConfig,
+    decoder_graph,
+    vision_graph,
+)
 
 if TYPE_CHECKING:
-    from fastvlm_compile.export.onnx.decoder import DecoderGraphConfig
-    from fastvlm_compile.export.onnx.export import VisionGraphConfig
     from fastvlm_compile.quantize.weights_file import QuantizedWeights
     from reference.checkpoint.tensors import Checkpoint
 
@@ -19,21 +23,11 @@ GRAPH_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnnxVariantVisionConfig:
-    """Image side S in pixels, and the ONNX opset."""
-
-    image_size: int
-    opset: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnnxVariantLanguageConfig:
+class OnnxVariantLanguageConfig(OnnxDecoderConfig):
     """What decides decoder and embedding of a variant.
 
     Attributes:
         variant: names the files.
-        opset: of both graphs.
-        logits: of the last position alone, or of all.
         context_length: positions for which rotary tables are stored.
         max_bits_per_weight: what the files of each graph may have on disk, everything counted but
             `GRAPH_BYTES`, which only a tiny model notices.
@@ -41,15 +35,13 @@ class OnnxVariantLanguageConfig:
     """
 
     variant: str
-    opset: int
-    logits: Literal["last", "full"]
     context_length: int
     max_bits_per_weight: float
     share_tied: bool = False
 
 
 def vision_half(
-    config: OnnxVariantVisionConfig, inputs: Mapping[str, Path], out: Path, progress: Progress
+    config: OnnxVisionConfig, inputs: Mapping[str, Path], out: Path, progress: Progress
 ) -> None:
     """Write `vision_encoder_fp16.onnx`: float16 weights, float32 arithmetic.
 
@@ -63,11 +55,11 @@ def vision_half(
     from reference.checkpoint.tensors import open_checkpoint
 
     checkpoint = open_checkpoint(inputs["weights"])
-    export_half_vision(_vision_graph(config, inputs), checkpoint, out, progress)
+    export_half_vision(vision_graph(config, checkpoint), checkpoint, out, progress)
 
 
 def vision_int8(
-    config: OnnxVariantVisionConfig, inputs: Mapping[str, Path], out: Path, progress: Progress
+    config: OnnxVisionConfig, inputs: Mapping[str, Path], out: Path, progress: Progress
 ) -> None:
     """Write `vision_encoder_quantized.onnx`: static QDQ, depthwise convolutions in float32.
 
@@ -87,7 +79,7 @@ def vision_int8(
     checkpoint = open_checkpoint(inputs["weights"])
     quantized = open_quantized(inputs["quantized"])
     export_quantized_vision(
-        _vision_graph(config, inputs),
+        vision_graph(config, checkpoint),
         checkpoint,
         quantized,
         out,
@@ -140,14 +132,14 @@ def language_half(
 
     checkpoint = open_checkpoint(inputs["weights"])
     export_half_decoder(
-        _decoder_graph(config, inputs),
+        decoder_graph(config, checkpoint),
         checkpoint,
         out,
         progress,
         context_length=config.context_length,
     )
     export_half_embedding(checkpoint, out, progress, opset=config.opset)
-    _check_bytes(config, inputs, out)
+    _check_bytes(config, checkpoint, out)
 
 
 def language(
@@ -172,7 +164,7 @@ def language(
     checkpoint = open_checkpoint(inputs["weights"])
     quantized = open_quantized(inputs["quantized"])
     saved = export_quantized_decoder(
-        _decoder_graph(config, inputs),
+        decoder_graph(config, checkpoint),
         checkpoint,
         quantized,
         out,
@@ -180,7 +172,7 @@ def language(
         variant=config.variant,
         context_length=config.context_length,
     )
-    shared = config.share_tied and saved.data is not None and shares_bytes_with_head(quantized)
+    shared = config.share_tied and bool(saved.data) and shares_bytes_with_head(quantized)
     export_quantized_embedding(
         quantized,
         out,
@@ -189,41 +181,10 @@ def language(
         variant=config.variant,
         share_with=saved if shared and checkpoint.tied else None,
     )
-    _check_bytes(config, inputs, out)
+    _check_bytes(config, checkpoint, out)
 
 
-def _vision_graph(
-    config: OnnxVariantVisionConfig, inputs: Mapping[str, Path]
-) -> "VisionGraphConfig":
-    from dataclasses import replace
-
-    from fastvlm_compile.export.onnx.export import VisionGraphConfig
-    from reference.checkpoint.tensors import open_checkpoint
-
-    model = open_checkpoint(inputs["weights"]).config
-    return VisionGraphConfig(
-        vision=replace(model.vision, image_size=config.image_size),
-        hidden_size=model.text.hidden_size,
-        opset=config.opset,
-    )
-
-
-def _decoder_graph(
-    config: OnnxVariantLanguageConfig, inputs: Mapping[str, Path]
-) -> "DecoderGraphConfig":
-    from fastvlm_compile.export.onnx.decoder import DecoderGraphConfig
-    from reference.checkpoint.tensors import open_checkpoint
-
-    checkpoint = open_checkpoint(inputs["weights"])
-    return DecoderGraphConfig(
-        text=checkpoint.config.text,
-        tied=checkpoint.tied,
-        logits=config.logits,
-        opset=config.opset,
-    )
-
-
-def _check_bytes(config: OnnxVariantLanguageConfig, inputs: Mapping[str, Path], out: Path) -> None:
+def _check_bytes(config: OnnxVariantLanguageConfig, checkpoint: "Checkpoint", out: Path) -> None:
     """Each graph with its own data must be as small as the variant's name says."""
     from math import prod
 
@@ -232,9 +193,8 @@ def _check_bytes(config: OnnxVariantLanguageConfig, inputs: Mapping[str, Path], 
     from fastvlm_compile.export.onnx.variants import check_variant_bytes
     from fastvlm_compile.quantize.roles import role_of
     from reference.checkpoint.names import EMBED_TOKENS, LM_HEAD
-    from reference.checkpoint.tensors import open_checkpoint
 
-    tensors = open_checkpoint(inputs["weights"]).tensors
+    tensors = checkpoint.tensors
     embedding = prod(tensors[EMBED_TOKENS].shape)
     linears = sum(
         prod(info.shape)

@@ -155,11 +155,13 @@ class MlxParityConfig:
     Attributes:
         variant: the name under which the measurements are filed.
         max_questions: of the goldens' task questions that are asked; -1 for all.
+        max_images: of the goldens' images that are encoded; None for all.
         rtol, atol: as in `OnnxParityConfig`.
     """
 
     variant: str
     max_questions: int = -1
+    max_images: int | None = None
     rtol: float = 1e-2
     atol: float = 1e-3
 
@@ -189,6 +191,7 @@ def mlx(config: MlxParityConfig, inputs: Mapping[str, Path], out: Path, progress
             tolerance=Tolerance(rtol=config.rtol, atol=config.atol),
             dequantized=_dequantized(goldens, inputs),
             max_questions=config.max_questions,
+            max_images=config.max_images,
         ),
         goldens=goldens,
         runtime=open_mlx(inputs["model"]),

@@ -38,11 +38,13 @@ class MlxExport:
     Attributes:
         layout: whose names and parts.
         dtype: of what is not quantized; scales and biases of what is are float16 always.
+        tower_dtype: of the vision tower alone; None for `dtype`.
         max_shard_bytes: a larger model is split into several files with an index.
     """
 
     layout: MlxLayout
     dtype: FloatDtype = "float16"
+    tower_dtype: FloatDtype | None = None
     max_shard_bytes: int = MAX_SHARD_BYTES
 
 
@@ -71,7 +73,12 @@ def export_mlx(
     shapes = expected_tensors(checkpoint.config)
     schemes = _schemes(config.layout, checkpoint, quantized)
     planned = plan_tensors(
-        shapes, schemes, layout=config.layout, tied=checkpoint.tied, dtype=config.dtype
+        shapes,
+        schemes,
+        layout=config.layout,
+        tied=checkpoint.tied,
+        dtype=config.dtype,
+        tower_dtype=config.tower_dtype,
     )
     source = _Source(checkpoint=checkpoint, quantized=quantized, planned=planned)
     shards = plan_shards(

@@ -8,7 +8,7 @@ from typing import Literal
 from fastvlm_compile.checkpoint.safetensors_writer import TensorSpec
 from fastvlm_compile.export.mlx.names import MlxLayout, module_of, to_mlx
 from fastvlm_compile.quantize.scheme import Affine, Shape
-from reference.checkpoint.names import LM_HEAD
+from reference.checkpoint.names import LM_HEAD, VISION_PREFIX
 
 Part = Literal["values", "weight", "scales", "biases"]
 FloatDtype = Literal["float16", "float32"]
@@ -36,6 +36,7 @@ def plan_tensors(
     layout: MlxLayout,
     tied: bool,
     dtype: FloatDtype,
+    tower_dtype: FloatDtype | None = None,
 ) -> tuple[Placed, ...]:
     """What a layout holds, in the order of `shapes`.
 
@@ -45,6 +46,7 @@ def plan_tensors(
         layout: whose names they get, and which of them have a place.
         tied: whether the output head is the embedding, and is left out.
         dtype: of what is not quantized.
+        tower_dtype: of the vision tower alone; None for `dtype`.
     """
     planned: list[Placed] = []
     for name, shape in shapes.items():
@@ -54,7 +56,8 @@ def plan_tensors(
         if name in schemes:
             planned.extend(_quantized(name, target, shape, schemes[name]))
         else:
-            spec = TensorSpec(name=target, dtype=dtype, shape=mlx_shape(shape))
+            kept = (tower_dtype or dtype) if name.startswith(VISION_PREFIX) else dtype
+            spec = TensorSpec(name=target, dtype=kept, shape=mlx_shape(shape))
             planned.append(Placed(spec=spec, name=name, part="values"))
     return tuple(planned)
 

@@ -16,21 +16,21 @@ from fastvlm_compile.export.onnx.weights import pieces
 
 
 def refer_to_shared(
-    values: Sequence[ir.Value], graph: Path, data: Path | None, directory: Path
+    values: Sequence[ir.Value], graph: Path, data: Sequence[Path], directory: Path
 ) -> list[ir.Value]:
-    """Point the initializers that `graph` keeps in `data` at it; return the others.
+    """Point the initializers that `graph` keeps in `data` at these files; return the others.
 
     Args:
         values: initializers of the graph that is being written.
-        graph: the graph whose data file is shared.
-        data: that file.
+        graph: the graph whose data files are shared.
+        data: its files.
         directory: where the graph is being written.
 
     Raises:
         ExportError: there is no data file in the directory, it shares no name, or holds other bytes
             under one.
     """
-    if data is None or data.parent != directory:
+    if not data or any(path.parent != directory for path in data):
         raise ExportError(f"{graph.name} has no data file in {directory.name} to share")
     regions = {
         tensor.name: onnx.external_data_helper.ExternalDataInfo(tensor)
@@ -39,14 +39,15 @@ def refer_to_shared(
     }
     shared = [value for value in values if value.name in regions]
     if not shared:
-        raise ExportError(f"{data.name} holds no tensor that is shared")
+        raise ExportError(f"{_names(data)} holds no tensor that is shared")
     for value in shared:
         assert value.const_value is not None
         tensor, region = value.const_value, regions[value.name]
-        if region.length != tensor.nbytes or not _same_bytes(tensor, data, region.offset):
-            raise ExportError(f"{data.name} holds other bytes of {value.name}")
+        file = directory / region.location
+        if region.length != tensor.nbytes or not _same_bytes(tensor, file, region.offset):
+            raise ExportError(f"{file.name} holds other bytes of {value.name}")
         value.const_value = ir.ExternalTensor(
-            data.name,
+            file.name,
             region.offset,
             region.length,
             tensor.dtype,
@@ -54,6 +55,10 @@ def refer_to_shared(
             name=value.name or "",
         )
     return [value for value in values if value.name not in regions]
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return ", ".join(path.name for path in paths)
 
 
 def _same_bytes(tensor: ir.TensorProtocol, path: Path, offset: int) -> bool:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fastvlm_compile.bundle.chat_template import chat_template
 from fastvlm_compile.bundle.manifest import InputContract
-from fastvlm_compile.bundle.root_files import external_data_chunks, root_files
+from fastvlm_compile.bundle.root_files import default_dtypes, external_data_chunks, root_files
 from fastvlm_compile.checkpoint.configs import to_transformers_config
 from fastvlm_compile.errors import BundleError
 from reference.config import load_config
@@ -209,3 +209,26 @@ def test_the_same_checkpoint_gives_the_same_bytes(
     other = write(tmp_path / "other", shuffled, tokenizer_dir, contract)
     for path in bundle.iterdir():
         assert (other / path.name).read_bytes() == path.read_bytes()
+
+
+def test_transformers_js_is_told_the_file_of_fewest_bits_of_each_graph(
+    raw_config: RawConfig, tokenizer_dir: Path, contract: InputContract, tmp_path: Path
+) -> None:
+    graphs = ("vision_encoder", "embed_tokens", "decoder_model_merged")
+    plain = [f"onnx/{graph}.onnx" for graph in graphs]
+    assert default_dtypes(plain) == dict.fromkeys(graphs, "fp32")
+    four = [f"onnx/{graph}_q4.onnx" for graph in graphs[1:]]
+    expected = {"vision_encoder": "q8", "embed_tokens": "q4", "decoder_model_merged": "q4"}
+    paths = [*plain, *four, "onnx/vision_encoder_quantized.onnx"]
+    assert default_dtypes(paths) == expected
+    in_wasm = default_dtypes(paths, plain_embedding=True)
+    assert in_wasm == {**expected, "embed_tokens": "fp32"}
+    assert default_dtypes(plain[:2]) == {}
+    config = root_files(
+        raw_config=raw_config,
+        tied=True,
+        tokenizer_dir=tokenizer_dir,
+        contract=contract,
+        paths=iter(plain),
+    )["config.json"]
+    assert json.loads(config)["transformers.js_config"] == {"dtype": default_dtypes(plain)}

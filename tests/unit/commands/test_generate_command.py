@@ -3,24 +3,29 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from fastvlm_compile.bundle.ask import Question, ask
+from fastvlm_compile.bundle.manifest import read_manifest
 from fastvlm_compile.cli import run
 from reference.generation import GenerationSettings
 from reference.preprocess import load_image, preprocess
-from reference.prompt import build_prompt, encode_prompt, load_tokenizer
+from reference.prompt import ImagePosition, build_prompt, encode_prompt, load_tokenizer
 
 Capture = pytest.CaptureFixture[str]
 Pictures = tuple[Path, Path]
+Fit = Literal["pad", "crop"]
 
 IMAGE_SIZE = 128
 NUM_TOKENS = 12
 PROMPT = "What is in the image?"
+FITS: tuple[Fit, ...] = ("pad", "crop")
+POSITIONS: tuple[ImagePosition, ...] = ("before", "after")
 
 
 def generate(bundle: Path, *options: object, prompt: str = PROMPT) -> int:
@@ -66,14 +71,50 @@ def test_the_tokens_are_those_of_the_reference_from_the_checkpoint(
     assert reply.executor.startswith(runtime)
 
 
-def reference_tokens(checkpoint: Path, images: tuple[Path, ...]) -> tuple[int, ...]:
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("fit", FITS)
+def test_the_fit_and_the_image_position_are_those_of_the_bundle(
+    fit: Fit,
+    position: ImagePosition,
+    bundle: Path,
+    random_checkpoint: Path,
+    pictures: Pictures,
+) -> None:
+    manifest = read_manifest(bundle)
+    contract = replace(manifest.contract, fit=fit, image_position=position)
+    (bundle / "manifest.json").write_bytes(replace(manifest, contract=contract).to_bytes())
+    for images in (pictures[:1], pictures):
+        reply = ask(bundle, Question(prompt=PROMPT, images=images, max_new_tokens=NUM_TOKENS))
+        expected = reference_tokens(random_checkpoint, images, fit=fit, position=position)
+        assert reply.generation.token_ids == expected
+
+
+def test_another_fit_or_image_position_would_give_another_answer(
+    random_checkpoint: Path, pictures: Pictures
+) -> None:
+    answers = {
+        reference_tokens(random_checkpoint, pictures[:1], fit=fit, position=position)
+        for fit in FITS
+        for position in POSITIONS
+    }
+    assert len(answers) == 4
+
+
+def reference_tokens(
+    checkpoint: Path,
+    images: tuple[Path, ...],
+    *,
+    fit: Fit = "pad",
+    position: ImagePosition = "before",
+) -> tuple[int, ...]:
     import torch
 
     from reference.loading import load
 
     tokenizer = load_tokenizer(checkpoint)
-    ids = encode_prompt(build_prompt(PROMPT, num_images=len(images)), tokenizer)
-    pixels = [preprocess(load_image(path), size=IMAGE_SIZE, fit="pad") for path in images]
+    prompt = build_prompt(PROMPT, num_images=len(images), image_position=position)
+    ids = encode_prompt(prompt, tokenizer)
+    pixels = [preprocess(load_image(path), size=IMAGE_SIZE, fit=fit) for path in images]
     settings = GenerationSettings(
         max_new_tokens=NUM_TOKENS,
         eos_token_ids=(tokenizer.token_id("<|im_end|>") or 0,),

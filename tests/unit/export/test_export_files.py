@@ -72,7 +72,7 @@ def test_small_graphs_are_one_file_and_large_ones_two_with_the_same_answer(
         out.mkdir()
         model = build_decoder(decoder_config(checkpoint), DecoderEncoding.plain(checkpoint))
         saved = save_graph(model, out, "g", silent, inline_limit_bytes=limit)
-        assert (saved.data is None) == (folder == "one")
+        assert bool(saved.data) == (folder == "two")
         names = {"g.onnx"} if folder == "one" else {"g.onnx", "g.onnx_data"}
         assert {path.name for path in out.iterdir()} == names
         loaded = onnx.load(str(saved.graph))
@@ -86,7 +86,7 @@ def test_external_tensors_start_at_pages_and_small_ones_stay_in_the_graph(
 ) -> None:
     model = build_decoder(decoder_config(checkpoint), DecoderEncoding.plain(checkpoint))
     saved = save_graph(model, tmp_path, "g", silent, inline_limit_bytes=0)
-    assert saved.data is not None
+    (data,) = saved.data
     end = 0
     for tensor in onnx.load(str(saved.graph), load_external_data=False).graph.initializer:
         size = int(np.prod(tensor.dims)) * (4 if tensor.data_type == onnx.TensorProto.FLOAT else 8)
@@ -98,7 +98,33 @@ def test_external_tensors_start_at_pages_and_small_ones_stay_in_the_graph(
             assert int(entry["offset"]) >= end
             end = int(entry["offset"]) + int(entry["length"])
             assert int(entry["length"]) == size
-    assert saved.data.stat().st_size == end
+    assert data.stat().st_size == end
+
+
+def test_weights_beyond_a_chunk_go_on_in_further_files_with_the_same_answer(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    answers = []
+    for folder, chunk_bytes in (("one", 10**9), ("many", 100_000)):
+        out = tmp_path / folder
+        out.mkdir()
+        model = build_decoder(decoder_config(checkpoint), DecoderEncoding.plain(checkpoint))
+        saved = save_graph(model, out, "g", silent, inline_limit_bytes=0, chunk_bytes=chunk_bytes)
+        assert {path.name for path in out.iterdir()} == {"g.onnx", *(p.name for p in saved.data)}
+        assert all(path.stat().st_size <= chunk_bytes for path in saved.data)
+        loaded = onnx.load(str(saved.graph))
+        answers.append({t.name: onnx.numpy_helper.to_array(t) for t in loaded.graph.initializer})
+        ort.InferenceSession(str(saved.graph))
+    names = [path.name for path in saved.data]
+    assert names[:3] == ["g.onnx_data", "g.onnx_data_1", "g.onnx_data_2"]
+    assert answers[0].keys() == answers[1].keys()
+    assert all(np.array_equal(answers[0][name], answers[1][name]) for name in answers[0])
+
+
+def test_a_tensor_larger_than_a_chunk_has_a_file_of_its_own(tmp_path: Path) -> None:
+    large = StreamedTensor("w", (64, 64), lambda: torch.ones(64, 64))
+    saved = save_graph(adder(large), tmp_path, "g", silent, inline_limit_bytes=0, chunk_bytes=100)
+    assert [path.stat().st_size for path in saved.data] == [64 * 64 * 4]
 
 
 def test_one_weight_is_read_at_a_time_and_each_once(checkpoint: Checkpoint, tmp_path: Path) -> None:

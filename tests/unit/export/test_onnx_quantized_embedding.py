@@ -142,7 +142,7 @@ def test_a_tied_embedding_can_be_read_from_the_decoders_data_file(
     shared = export_quantized_embedding(
         quantized, tmp_path, silent, opset=OPSET, variant="int4", share_with=decoder
     )
-    assert shared.data is None
+    assert shared.data == ()
     assert shared.shared == decoder.data
     assert {p.name for p in tmp_path.glob("*.onnx*")} == {
         "decoder_model_merged_q4.onnx",
@@ -162,7 +162,7 @@ def test_a_tied_embedding_can_be_read_from_the_decoders_data_file(
     alone = export_quantized_embedding(
         quantized, tmp_path / "alone", silent, opset=OPSET, variant="int4"
     )
-    assert alone.shared is None
+    assert alone.shared == ()
     assert alone.graph.stat().st_size > quantized.entries[EMBEDDING].size_bytes
 
 
@@ -184,7 +184,7 @@ def test_a_data_file_with_other_bytes_or_without_the_tensor_is_not_shared(
     with pytest.raises(ExportError, match=r"holds other bytes of model\.embed_tokens\.codes"):
         share(decoder, other)
     with pytest.raises(ExportError, match="has no data file"):
-        share(SavedGraph(graph=decoder.graph, data=None), quantized)
+        share(SavedGraph(graph=decoder.graph, data=()), quantized)
     assert not (tmp_path / "embed_tokens_q4.onnx").exists()
 
 

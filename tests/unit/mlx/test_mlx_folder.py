@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mlx_helpers import all_in_app, quantize, rounded, symmetric, write_mlx, write_quantized
+from safetensors import safe_open
 
 from fastvlm_compile.checkpoint.configs import apple_config
 from fastvlm_compile.checkpoint.sizes import size_named
@@ -255,3 +256,14 @@ def test_the_plan_says_what_is_written(
     assert written == 8 + header + data_bytes
     doubled = [replace(placed, spec=replace(placed.spec, dtype="float32")) for placed in planned]
     assert bits_per_weight(doubled, shapes) > bits_per_weight(planned, shapes)
+
+
+def test_the_tower_alone_can_be_float32(
+    checkpoint: Checkpoint, quantized: Callable[[int], QuantizedWeights], tmp_path: Path
+) -> None:
+    folder = write_mlx(checkpoint, quantized(4), tmp_path / "out", tower_dtype="float32")
+    with safe_open(str(folder / "model.safetensors"), framework="numpy") as file:
+        dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    tower = {name for name in dtypes if name.startswith("vision_tower.")}
+    assert {dtypes[name] for name in tower} == {"F32"}
+    assert {dtypes[name] for name in dtypes.keys() - tower} == {"F16", "U32"}

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -148,16 +149,18 @@ def test_the_commands_print_every_stage_and_make_no_store(
     outcome = CliRunner().invoke(cli, [arguments[0], recipe, *arguments[1:]])
     assert outcome.exit_code == 0, outcome.output
     lines = outcome.stdout.splitlines()
-    assert lines[0] == f"{'weights'.ljust(25)}  miss: never built"
-    assert lines[1] == f"{'checkpoint'.ljust(25)}  miss: waits for weights"
-    assert len(lines) == 18
+    told = [line.split(maxsplit=1) for line in lines]
+    assert told[0] == ["weights", "miss: never built"]
+    assert told[1] == ["checkpoint", "miss: waits for weights"]
+    assert len({line.index("miss: ") for line in lines}) == 1, "one column"
+    assert {"golden", "quantize.mixed", "parity.mlx.int4"} <= {stage for stage, _ in told}
     assert not any(tmp_path.iterdir())
 
 
 def test_status_counts_the_stages_and_writes_nothing(recipe: str, tmp_path: Path) -> None:
     outcome = CliRunner().invoke(cli, ["status", recipe])
     lines = outcome.stdout.splitlines()
-    assert lines[0] == "stages: 0 of 18 are built"
+    assert re.fullmatch(r"stages: 0 of \d+ are built", lines[0])
     assert lines[1] == "    weights: miss: never built"
     assert lines[-2:] == [
         "gates of the latest build: not judged yet",

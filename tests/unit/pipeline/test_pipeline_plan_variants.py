@@ -144,7 +144,7 @@ def test_parts_and_quantizations_have_names_for_every_target():
 
 def test_an_error_is_split_only_where_it_has_parts(write):
     targets = load_recipe(write()).targets
-    assert "decoder_conversion" in components_of(targets, "onnx", "int4")
+    assert "decoder_precision" in components_of(targets, "onnx", "int4")
     assert "decoder_conversion" not in components_of(targets, "onnx", "fp16")
     assert "decoder_precision" in components_of(targets, "coreml", "int4")
     assert "decoder" in components_of(targets, "reference", "int4")

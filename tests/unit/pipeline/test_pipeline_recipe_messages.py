@@ -48,15 +48,15 @@ MISTAKES = {
         "context_length",
         "contextlength",
         "F:9:1: unknown key `contextlength`",
-        "did you mean `context_length`? known: schema, name, extend, checkpoint, image, "
+        "did you mean `context_length`? known: schema, name, extend, license, checkpoint, image, "
         "context_length, goldens, quantization, targets, gates",
     ),
     "a key like no other": (
         "name: small",
         "zzz: 1",
         "F:2:1: unknown key `zzz`",
-        "known: schema, name, extend, checkpoint, image, context_length, goldens, quantization, "
-        "targets, gates",
+        "known: schema, name, extend, license, checkpoint, image, context_length, goldens, "
+        "quantization, targets, gates",
     ),
     "missing key": (
         "  size: 128\n",
@@ -68,7 +68,7 @@ MISTAKES = {
         "checkpoint:\n  path: somewhere\n",
         "",
         "F:1:1: the key `checkpoint` is missing",
-        "expected a mapping with the keys path, hub, revision, synthetic",
+        "expected a mapping with the keys path, base, hub, revision, synthetic",
     ),
     "duplicate key": (
         "  fit: pad",

@@ -49,13 +49,10 @@ def test_a_path_is_relative_to_the_file_that_names_it(tmp_path: Path) -> None:
 def test_the_hint_fetches_or_makes_the_size_that_is_meant(size: str) -> None:
     error = _missing(_recipe(path=Path("x")), chosen=Path(f"weights/FastVLM-{size.upper()}"))
     folder = f"weights/FastVLM-{size.upper()}"
-    name = f"llava-fastvithd_{size}_stage3"
     assert error.message == f"{folder}: the checkpoint is missing: there is no such folder"
     assert error.hint.splitlines() == [
         f"fetch the released {size.upper()} model:",
-        f"    curl -LO https://ml-site.cdn-apple.com/datasets/fastvlm/{name}.zip "
-        f"&& unzip -q {name}.zip",
-        f"    and give it with `--checkpoint {name}`",
+        f"    fastvlm-compile checkpoint fetch {size}-stage3 --to {folder}",
         "or make one of its shapes with random weights:",
         f"    fastvlm-compile checkpoint synthesize --size {size} --seed 0 --layout apple "
         f"--out {folder}",
