@@ -10,7 +10,7 @@ RECIPE ?= recipes/tiny.yaml
 TEST_ENV := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help bundle test test-full test-consumers consumers-env check format bench bench-env \
+.PHONY: help bundle test test-full test-consumers consumers-env browser check format bench bench-env \
   report-examples train-tiny clean
 
 help: ## list the targets
@@ -36,34 +36,19 @@ test-consumers: consumers-env ## load the bundles with what people load them wit
 	$(BIN)/fastvlm-compile build recipes/real-tower.yaml
 	$(TEST_ENV) $(BIN)/pytest -m consumers tests/consumers
 
-# Each consumer in an environment of its own: its rule, and its stamp as one more prerequisite here.
-consumers-env: $(INSTALLED) ## install these consumers into .consumers
+# Each consumer in an environment of its own, pinned in tests/consumers/environments.
+CONSUMER_VENVS := venv-genai venv-mlx-vlm venv-onnxruntime venv-transformers
+consumers-env: $(INSTALLED) $(CONSUMER_VENVS:%=$(CONSUMERS)/%/.installed) \
+  $(CONSUMERS)/node/.installed browser ## install these consumers into .consumers
 
-consumers-env: $(CONSUMERS)/venv-mlx-vlm/.installed
-$(CONSUMERS)/venv-mlx-vlm/.installed: tests/consumers/environments/mlx-vlm.txt
+$(CONSUMERS)/venv-%/.installed: tests/consumers/environments/%.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
-consumers-env: $(CONSUMERS)/venv-genai/.installed
-$(CONSUMERS)/venv-genai/.installed: tests/consumers/environments/genai.txt
-	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
-	@touch $@
+browser: # the one thing that no environment of ours can hold
+	@tests/consumers/environments/browser.sh
 
-consumers-env: $(CONSUMERS)/venv-onnxruntime/.installed
-$(CONSUMERS)/venv-onnxruntime/.installed: tests/consumers/environments/onnxruntime.txt
-	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
-	@touch $@
-
-consumers-env: $(CONSUMERS)/venv-transformers/.installed
-$(CONSUMERS)/venv-transformers/.installed: tests/consumers/environments/transformers.txt
-	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
-	@touch $@
-
-consumers-env: $(CONSUMERS)/node/.installed
 $(CONSUMERS)/node/.installed: tests/consumers/environments/node/package.json
 	mkdir -p $(@D)
 	cp $< $(@D)/

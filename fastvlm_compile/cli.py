@@ -49,6 +49,14 @@ COMMANDS = {
         "fastvlm_compile.commands.consumers:consumers",
         "Load a bundle with what people load it with.",
     ),
+    "latency": (
+        "fastvlm_compile.commands.latency:latency",
+        "Time a bundle's phases, compare runs, keep a history.",
+    ),
+    "report": (
+        "fastvlm_compile.commands.report:report",
+        "Write one page that tells what a bundle is worth.",
+    ),
     "verify": ("fastvlm_compile.commands.verify:verify", "Check every byte of a bundle."),
     "push": ("fastvlm_compile.commands.push:push", "Upload a bundle to a Hugging Face repository."),
     "doctor": ("fastvlm_compile.commands.doctor:doctor", "Tell what is installed and what is not."),

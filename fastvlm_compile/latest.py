@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,11 +31,25 @@ class BuildRecord:
 
     stages: Mapping[str, Ingredients] = field(default_factory=dict)
     published: Published | None = None
+    restored: Mapping[str, bool] = field(default_factory=dict)
+    """Stage -> whether the store had its result already when it was last asked for."""
 
-    def with_stage(self, ingredients: Ingredients) -> "BuildRecord":
+    def with_stage(self, ingredients: Ingredients, *, restored: bool) -> "BuildRecord":
         """The record after one more stage is there."""
-        stages = {**self.stages, ingredients.stage: ingredients}
-        return dataclasses.replace(self, stages=stages)
+        name = ingredients.stage
+        return dataclasses.replace(
+            self,
+            stages={**self.stages, name: ingredients},
+            restored={**self.restored, name: restored},
+        )
+
+    def only(self, stages: Sequence[str]) -> "BuildRecord":
+        """The record without stages that the recipe has no more; all of these are in it."""
+        return dataclasses.replace(
+            self,
+            stages={name: self.stages[name] for name in stages},
+            restored={name: self.restored[name] for name in stages},
+        )
 
     def entry_keys(self) -> frozenset[str]:
         """The keys of the entries that the build stands on."""

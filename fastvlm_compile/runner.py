@@ -15,7 +15,7 @@ from fastvlm_compile.console import Reporter, format_bytes, format_duration
 from fastvlm_compile.durable import no_space, refusals
 from fastvlm_compile.errors import ChangedError, StageError, StoreError
 from fastvlm_compile.key import Ingredients
-from fastvlm_compile.latest import BuildRecord, load_record, save_record
+from fastvlm_compile.latest import load_record, save_record
 from fastvlm_compile.stage import Plan, Stage
 from fastvlm_compile.store import Entry, Store, folder_memo
 from fastvlm_compile.verdict import Artifact, Inspector, read_source
@@ -61,13 +61,13 @@ def run_stages(workshop: Workshop) -> Finished:
     record = load_record(store, plan.recipe)
     for stage in plan.stages:
         ingredients = inspector.ingredients(stage, artifacts)
-        entry = _restore_or_run(workshop, stage, ingredients, artifacts)
+        entry, restored = _restore_or_run(workshop, stage, ingredients, artifacts)
         artifacts[stage.name] = Artifact(folder=entry.output, digest=entry.digest)
-        record = record.with_stage(ingredients)
+        record = record.with_stage(ingredients, restored=restored)
         save_record(store, plan.recipe, record)  # at once: gc must not take it from a resumed build
-    stages = {stage.name: record.stages[stage.name] for stage in plan.stages}
-    save_record(store, plan.recipe, BuildRecord(stages=stages, published=record.published))
-    return Finished(artifacts=artifacts, ingredients=tuple(stages.values()))
+    record = record.only([stage.name for stage in plan.stages])
+    save_record(store, plan.recipe, record)
+    return Finished(artifacts=artifacts, ingredients=tuple(record.stages.values()))
 
 
 def _read_sources(workshop: Workshop) -> dict[str, Artifact]:
@@ -81,7 +81,8 @@ def _read_sources(workshop: Workshop) -> dict[str, Artifact]:
 
 def _restore_or_run(
     workshop: Workshop, stage: Stage, ingredients: Ingredients, inputs: Mapping[str, Artifact]
-) -> Entry:
+) -> tuple[Entry, bool]:
+    """The entry, and whether the store had it already."""
     store, reporter = workshop.store, workshop.reporter
 
     def tell_wait(holder: str) -> None:
@@ -92,7 +93,7 @@ def _restore_or_run(
         if isinstance(found, Entry):
             store.remember(found)
             reporter.tell(stage.name, "hit")
-            return found
+            return found, True
         if found is not None:
             reporter.warning(
                 f"{stage.name}: the stored result is corrupt and is built again: {found.problem}"
@@ -103,7 +104,7 @@ def _restore_or_run(
         cost = entry.manifest
         peak = format_bytes(cost.peak_memory_bytes)
         reporter.tell(stage.name, f"built in {format_duration(cost.duration_s)}, peak {peak}")
-        return entry
+        return entry, False
 
 
 @contextlib.contextmanager

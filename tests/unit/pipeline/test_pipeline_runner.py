@@ -172,3 +172,14 @@ def test_what_earlier_builds_finished_is_remembered_until_a_build_is_through(roo
     assert set(load_record(store, "toy").stages) == {"good"}
     run_toys(toy_plan(toy_stage("write", name="other")), root)
     assert set(load_record(store, "toy").stages) == {"other"}
+
+
+def test_the_record_tells_which_stages_the_store_had(root: Path) -> None:
+    from fastvlm_compile.latest import load_record
+
+    good = toy_stage("write", name="good")
+    store = Store(root=root)
+    run_toys(toy_plan(good), root)
+    assert load_record(store, "toy").restored == {"good": False}
+    run_toys(toy_plan(good, toy_stage("write", name="other")), root)
+    assert load_record(store, "toy").restored == {"good": True, "other": False}
