@@ -11,7 +11,7 @@ TEST_ENV := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .PHONY: help bundle test test-full test-consumers consumers-env browser check format bench bench-env \
-  report-examples train-tiny clean
+  report-examples compare-latency train-tiny clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -78,6 +78,18 @@ $(GENAI)/.installed: benchmarks/genai.txt
 	$(PYTHON) -m venv $(GENAI)
 	$(GENAI)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
+
+# Both bundles on one machine, in turns; each is built by its own code.
+BASE ?= HEAD~1
+SUMMARY := $(or $(GITHUB_STEP_SUMMARY),build/latency.md)
+compare-latency: bundle ## time the tiny bundle beside that of BASE (HEAD~1); a table in build/latency.md
+	rm -rf build/base
+	git worktree prune
+	git worktree add --detach build/base '$(BASE)'
+	$(MAKE) -C build/base bundle
+	$(BIN)/fastvlm-compile latency compare build/base/dist/tiny dist/tiny --variant fp32 --variant int4 \
+	  --fail-if 'decode.p50>10%' --fail-if 'prefill.280.p50>10%' --fail-if 'vision.p50>10%' \
+	  --markdown $(SUMMARY)
 
 # The same measurements, judged twice: as they were built, and with one threshold nothing can hold.
 report-examples: bundle ## write a passing and a failing report of the tiny bundle into build/
