@@ -204,7 +204,8 @@ def test_the_gates_are_those_of_the_tiny_recipe(target: Target) -> None:
     for gate in gates_of(target):
         assert limits[gate.component, gate.metric] == gate.threshold
     left = {component for component, _ in limits} - {gate.component for gate in gates_of(target)}
-    assert left <= {"end_to_end"}  # whole answers are not asked of single faults
+    # Whole answers are not asked of single faults, and rounded activations would hide them.
+    assert left <= {"end_to_end"} | ({"decoder_precision"} if target == "onnx" else set())
 
 
 def test_the_command_prints_the_matrix_as_a_table_and_as_json(material: Make) -> None:
