@@ -15,7 +15,7 @@ from pathlib import Path
 from validation.consumers.outcome import HOW_TO_INSTALL, Environment
 from validation.consumers.registry import CONSUMERS
 
-TIMEOUT_S = 300
+TIMEOUT_S = 600
 _MARKER = re.compile(r"^<!-- consumer: (?P<name>.+?)(?P<serves>, serves)? -->$", re.MULTILINE)
 _FENCE = re.compile(r"\n```(?P<language>\w+)\n(?P<text>.*?)\n```$", re.MULTILINE | re.DOTALL)
 _ADDRESS = re.compile(r"http://(?:127\.0\.0\.1|localhost):\d+\S*")
@@ -137,14 +137,20 @@ def _served(block: Block, command: list[str], folder: Path, variables: dict[str,
     log = folder / "served.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=folder, env=variables, stdout=output, stderr=output, start_new_session=True
+            command,
+            cwd=folder,
+            env=variables,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     try:
         address = _wait_for_address(block, process, log)
         with urllib.request.urlopen(address, timeout=30) as answer:
             if answer.status != 200:
                 raise BlockError(f"{block}: {address} answers {answer.status}")
-        os.killpg(process.pid, signal.SIGINT)
+        # Not the interrupt, which a shell's background jobs ignore.
+        os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=30)
     finally:
         if process.poll() is None:
