@@ -92,7 +92,7 @@ def _listen(
         child.stdin.write(request)
         child.stdin.flush()  # and it stays open: it is the child's lifeline
     latest = Message(kind="progress")
-    for line in _lines(results):
+    for line in lines_and_ticks(results, tick_s=_TICK_S):
         if line is not None:
             latest = decode_message(line)
             if latest.kind != "progress":
@@ -101,11 +101,11 @@ def _listen(
     return None
 
 
-def _lines(descriptor: int) -> Iterator[bytes | None]:
-    """Whole lines as they come, and None whenever a tick has passed."""
+def lines_and_ticks(descriptor: int, *, tick_s: float) -> Iterator[bytes | None]:
+    """Whole lines of a pipe as they come, and None whenever `tick_s` passed without any."""
     rest = b""
     while True:
-        ready, _, _ = select.select([descriptor], [], [], _TICK_S)
+        ready, _, _ = select.select([descriptor], [], [], tick_s)
         if not ready:
             yield None
             continue

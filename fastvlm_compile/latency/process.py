@@ -3,14 +3,14 @@
 import contextlib
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO
 
+from fastvlm_compile.child import lines_and_ticks
 from fastvlm_compile.latency.request import Request, Speeds, encode, not_run
 from validation.latency.samples import VariantRun
 from validation.typed_json import from_plain
@@ -85,7 +85,7 @@ def _listen(
         child.stdin.flush()  # and it stays open: it is the child's lifeline
     found: tuple[str, object] = ("nothing", None)
     latest = ""
-    for line in _lines(results.fileno()):
+    for line in lines_and_ticks(results.fileno(), tick_s=_TICK_S):
         if line is not None:
             document = json.loads(line)
             if document["kind"] != "progress":
@@ -94,21 +94,6 @@ def _listen(
             latest = str(document["value"])
         tell(latest)
     return found
-
-
-def _lines(descriptor: int) -> Iterator[bytes | None]:
-    """Whole lines as they come, and None whenever a tick has passed."""
-    rest = b""
-    while True:
-        ready, _, _ = select.select([descriptor], [], [], _TICK_S)
-        if not ready:
-            yield None
-            continue
-        chunk = os.read(descriptor, 1 << 16)
-        if not chunk:
-            return
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
 
 
 def _ending(status: int, log: bytes) -> str:
