@@ -100,7 +100,7 @@ SIZES = (
         vocab_size=2112,
         sliding_window=32768,
         added_tokens=_QWEN2_ADDED,
-        num_regular_tokens=2048,
+        num_regular_tokens=2108,  # with the added tokens and `<image>`, a word for every row
     ),
 )
 
