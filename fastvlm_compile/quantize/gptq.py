@@ -10,8 +10,8 @@ What counts is the layer's output: tr((W - Q) H (W - Q)^T) with H = mean of x x^
 3. Coordinate descent on codes and scales for a few rounds (`gptq_descent.py`).
 
 A row starts step 3 from GPTQ or from step 1's own codes, whichever is better, so that the result is
-never worse than `search` in what counts (with the damping in H). The same machine with the same
-number of BLAS threads gives the same bytes; another number may sum in another order.
+never worse than `search` in what counts (with the damping in H). Products and factors are those
+of `products.py`, so the number of threads changes no byte.
 """
 
 import numpy as np
@@ -22,6 +22,7 @@ from fastvlm_compile.quantize.affine_kernels import Form
 from fastvlm_compile.quantize.affine_rows import as_rows, assemble, form_of, over_rows
 from fastvlm_compile.quantize.gptq_descent import COLUMNS, State, descend, row_errors
 from fastvlm_compile.quantize.gptq_kernels import Grids, Indices, round_with_feedback
+from fastvlm_compile.quantize.products import cholesky, product
 from fastvlm_compile.quantize.scheme import Affine
 from fastvlm_compile.quantize.tensor import Codes, Floats, QuantizedTensor
 from reference.errors import UserError
@@ -119,7 +120,7 @@ def _factorised(hessian: Doubles, order: Indices, percent_damp: float) -> tuple[
     while damping <= _MAX_DAMPING:
         np.fill_diagonal(hessian, diagonal + damping)
         try:
-            lower = np.linalg.cholesky(hessian[np.ix_(backwards, backwards)])
+            lower = cholesky(hessian[np.ix_(backwards, backwards)])
         except np.linalg.LinAlgError:
             damping = max(10 * damping, 1e-4)
             continue
@@ -151,7 +152,7 @@ def _rounded_with_feedback(
     codes, errors = np.empty(weight.shape, dtype=np.uint8), np.empty_like(weight)
     for start in range(0, len(order), COLUMNS):
         columns = slice(start, start + COLUMNS)
-        target = weight[:, columns] + errors[:, :start] @ feedback[:start, columns]
+        target = weight[:, columns] + product(errors[:, :start], feedback[:start, columns])
         inside = np.ascontiguousarray(feedback[columns, columns].T)
         blocks = order[columns] // state.form.block
         out = codes[:, columns], errors[:, columns]

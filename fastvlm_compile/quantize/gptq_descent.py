@@ -15,6 +15,7 @@ import numpy.typing as npt
 from fastvlm_compile.quantize.affine_kernels import Form
 from fastvlm_compile.quantize.affine_rows import over_rows
 from fastvlm_compile.quantize.gptq_kernels import Grids, descend_codes
+from fastvlm_compile.quantize.products import product
 from fastvlm_compile.quantize.tensor import Codes, Floats
 
 Doubles = npt.NDArray[np.float64]
@@ -44,7 +45,7 @@ class State:
 
 def row_errors(errors: Floats, hessian: Floats) -> Doubles:
     """e H e^T of each row e of [O, F], float64 [O]."""
-    moved: Floats = errors @ hessian
+    moved: Floats = product(errors, hessian)
     return _row_products(moved, errors)
 
 
@@ -62,10 +63,10 @@ def descend(state: State, hessian: Floats) -> None:
             for start in range(group.start, group.stop, COLUMNS)
         ]
         for columns in pieces:
-            gradient = state.errors @ hessian[:, columns]
+            gradient = product(state.errors, hessian[:, columns])
             _descend_codes(state, columns, gradient, hessian)
         if len(pieces) > 1:
-            gradient = state.errors @ hessian[:, group]
+            gradient = product(state.errors, hessian[:, group])
         _descend_scales(state, group, gradient, hessian)
 
 
@@ -97,7 +98,7 @@ def _descend_scales(state: State, group: slice, gradient: Floats, hessian: Float
         index = start // state.form.block
         zeros = state.zeros[:, index, None].astype(np.float32)
         steps: Floats = state.codes[:, columns].astype(np.float32) - zeros
-        effect: Floats = steps @ hessian[columns, group]
+        effect: Floats = product(steps, hessian[columns, group])
         slope = _row_products(steps, gradient[:, inside])
         curvature = _row_products(steps, effect[:, inside])
         change = _scale_change(state.scales[:, index], slope, curvature)

@@ -135,8 +135,9 @@ class Probe:
             )
             *_, last = self._run(x, max(first_layer, 0))
             found = self._log_probabilities(last)
-            kl = F.kl_div(found, expected, reduction="sum", log_target=True)
-            total += max(0.0, float(kl))  # rounding may leave -1e-9
+            kl = F.kl_div(found, expected, reduction="none", log_target=True)
+            # numpy's sum has one order; PyTorch's depends on the number of threads.
+            total += max(0.0, float(kl.numpy().sum()))  # rounding may leave -1e-9
             count += len(expected)
         return total / count
 
