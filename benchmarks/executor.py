@@ -36,7 +36,7 @@ from reference.decoding import Session
 from reference.fastvlm import FastVLM
 from reference.loading import load as load_reference
 from reference.session import TorchSession
-from validation.runtimes.chunked_decoder import ChunkedSession
+from validation.runtimes.chunked_session import ChunkedSession
 from validation.runtimes.ml_program.cache import ConstantCache
 from validation.runtimes.ml_program.executable import Rounding
 from validation.runtimes.ml_program_runtime import executed_program

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fastvlm_compile.quantize.calibration_plan import CalibrationPlan
 from fastvlm_compile.quantize.choice import Method
 from fastvlm_compile.quantize.presets import PRESETS, Rule
 from fastvlm_compile.stages import onnx_variants, quantize
@@ -78,7 +79,7 @@ def _calibrate(arguments: argparse.Namespace, watch: Stopwatch) -> None:
     from fastvlm_compile.checkpoint.small_files import write_processor_folder
 
     model = load_config(arguments.weights)
-    config = quantize.CalibrationConfig(
+    config = CalibrationPlan(
         image_size=model.vision.image_size,
         fit=model.image_aspect_ratio,
         image_position="before",

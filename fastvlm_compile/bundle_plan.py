@@ -261,12 +261,12 @@ def _provenance(recipe: Recipe, finished: Finished, licence: str) -> Provenance:
         checkpoint_digest=finished.artifacts[WEIGHTS].digest,
         source_revision=hashlib.sha256(canonical_json(code)).hexdigest(),
         tools=tools,
-        recipe=_recipe_text(recipe),
+        recipe=recipe_text(recipe),
         license=licence,
     )
 
 
-def _recipe_text(recipe: Recipe) -> str:
+def recipe_text(recipe: Recipe) -> str:
     """The recipe as YAML, everything that it extends merged in; no folder of this machine."""
     choice = recipe.checkpoint
     if choice.path is not None:

@@ -16,6 +16,7 @@ from validation.compression_table import compression_table
 from validation.error_table import error_table
 from validation.gate_table import markdown_table, summary, terminal_table
 from validation.gates import Gate, GateRow, judge
+from validation.layer_curves import LAYERS_FILE, LayerReport, read_layers, render_layers
 from validation.measurement import Measurement
 from validation.parity_file import ParityReport, read_parity, write_parity
 from validation.quantized_variants import QuantizedVariant
@@ -35,11 +36,14 @@ class Judgement:
     """Bytes against quality, as Markdown."""
     plot_path: Path
     """The same as a plot."""
+    layers_path: Path | None
+    """Errors behind every layer; None where nothing is quantized."""
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All that goes into a bundle's reports."""
-        return (self.json_path, self.markdown_path, self.variants_path, self.plot_path)
+        always = (self.json_path, self.markdown_path, self.variants_path, self.plot_path)
+        return always if self.layers_path is None else (*always, self.layers_path)
 
     @property
     def rows(self) -> tuple[GateRow, ...]:
@@ -73,7 +77,7 @@ def judge_gates(
 
     Args:
         gates: the recipe's.
-        parity_stages: names of the artifacts that hold a `parity.json`.
+        parity_stages: names of the artifacts that hold a `parity.json`, some a `layers.json` too.
         artifacts: of the build.
         recipe: name of the folder that the report goes to.
         quantized: variants whose error has a share of compression.
@@ -88,12 +92,14 @@ def judge_gates(
     measurements = (*measured, *sizes)
     report = ParityReport(measurements=measurements, gates=judge(measurements, gates))
     folder = store.root / "reports" / recipe
+    layers = _layers(parity_stages, artifacts)
     judgement = Judgement(
         report=report,
         json_path=folder / PARITY_FILE,
         markdown_path=folder / "parity.md",
         variants_path=folder / "variants.md",
         plot_path=folder / PLOT_FILE,
+        layers_path=folder / LAYERS_FILE if layers.curves else None,
     )
     rows = variant_rows(measurements)
     policies = policy_summaries(quantized, artifacts)
@@ -107,8 +113,17 @@ def judge_gates(
         judgement.variants_path: variants_page(recipe, rows, policies, plot=PLOT_FILE),
         judgement.plot_path: variants_plot(recipe, rows),
     }
+    if judgement.layers_path is not None:
+        pages[judgement.layers_path] = render_layers(layers)
     _write(judgement, pages, store)
     return judgement
+
+
+def _layers(parity_stages: tuple[str, ...], artifacts: Mapping[str, Artifact]) -> LayerReport:
+    """Of all quantizations, one below the other."""
+    files = (artifacts[stage].folder / LAYERS_FILE for stage in parity_stages)
+    read = (read_layers(file) for file in files if file.is_file())
+    return LayerReport(curves=tuple(curve for report in read for curve in report.curves))
 
 
 def _write(judgement: Judgement, pages: Mapping[Path, str], store: Store) -> None:

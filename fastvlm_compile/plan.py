@@ -26,11 +26,11 @@ from fastvlm_compile.stages.coreml_language import (
     CoreMLEmbeddingConfig,
     CoreMLProjectorConfig,
 )
-from fastvlm_compile.stages.golden import GoldenConfig
 from fastvlm_compile.stages.merge import MergeConfig
 from fastvlm_compile.stages.onnx import OnnxDecoderConfig, OnnxEmbedConfig, OnnxVisionConfig
 from fastvlm_compile.stages.onnx_genai import OnnxGenaiConfig
 from fastvlm_compile.stages.parity import CoreMLParityConfig, OnnxParityConfig
+from validation.golden_plan import GoldenPlan
 
 WEIGHTS = "weights"
 ADAPTER = "adapter"
@@ -168,7 +168,7 @@ def _golden(recipe: Recipe) -> Stage:
     return Stage(
         name=GOLDEN,
         function=f"{_STAGES}.golden:golden",
-        config=GoldenConfig(
+        config=GoldenPlan(
             image_size=image.size,
             fit=image.fit,
             image_position=image.position,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
+from fastvlm_compile.quantize.calibration_plan import CalibrationPlan
 from fastvlm_compile.quantize.families import FAMILIES
 from fastvlm_compile.quantize.presets import (
     PRESETS,
@@ -17,7 +18,7 @@ from fastvlm_compile.recipe import Quantization, Recipe
 from fastvlm_compile.stage import Stage
 from fastvlm_compile.stages.mixed import ChosenConfig, PolicyConfig, SensitivityConfig
 from fastvlm_compile.stages.parity import ReferenceParityConfig
-from fastvlm_compile.stages.quantize import CalibrationConfig, config_of
+from fastvlm_compile.stages.quantize import config_of
 
 CALIBRATION = "calibration"
 
@@ -109,7 +110,7 @@ def _calibration(recipe: Recipe, quantization: Quantization) -> Stage:
     return Stage(
         name=CALIBRATION,
         function=f"{_STAGES}.quantize:calibration",
-        config=CalibrationConfig(
+        config=CalibrationPlan(
             image_size=image.size,
             fit=image.fit,
             image_position=image.position,

@@ -1,6 +1,7 @@
 """The packages one by one on golden inputs: against the reference, and float16 against float32."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -8,12 +9,14 @@ from itertools import pairwise
 import numpy as np
 
 from reference.errors import UserError
+from validation.answer import splice
 from validation.component_parity import compare_output
 from validation.decoder_parity import compare_rows
 from validation.decoder_routes import MAX_STEPS, Rows
 from validation.goldens import GoldenCase
 from validation.runtimes.base import Floats
 from validation.runtimes.core_ml_executor import VisionExecutor, WholeModel
+from validation.runtimes.packages_runtime import PackagesRuntime
 from validation.tally import Tally
 from validation.tensor_parity import Comparison, Where, add_logits, add_tensor
 
@@ -127,7 +130,7 @@ def measure_decoder(comparison: Comparison, runner: WholeModel, component: Compo
         embeds = comparison.goldens.inputs_embeds(case)
         for route, bounds in _routes(len(embeds)).items():
             where = Where(case=case.id, route=route)
-            pieces = [embeds[begin:end] for begin, end in pairwise(bounds)]
+            pieces = _cut(embeds, bounds)
             try:
                 logits = runner.logits_after(pieces)
             except UserError as error:
@@ -139,6 +142,52 @@ def measure_decoder(comparison: Comparison, runner: WholeModel, component: Compo
             rows = Rows(first=len(embeds) - len(kept), logits=kept)
             compare_rows(comparison, component.total, where, case=case, rows=rows)
             _compare_precision(comparison, component, where, case, rows)
+
+
+def foresee(
+    comparison: Comparison, runner: WholeModel, image_features: Mapping[str, Floats]
+) -> None:
+    """Run all that `measure_decoder` and the answers will ask for, package by package.
+
+    Answers are foreseen as far as they are the goldens'. Where a sequence cannot be run nothing is
+    foreseen: each is run when it is asked for, and the broken one is told there.
+
+    Args:
+        comparison: the goldens.
+        runner: the packages.
+        image_features: what they made of the golden images, [T, H] by id.
+    """
+    comparison.steps.begin("decoder packages, one by one")
+    if not isinstance(runner, PackagesRuntime):
+        return
+    sequences: list[list[Floats]] = []
+    with suppress(UserError):
+        for case in comparison.goldens.index.cases:
+            embeds = comparison.goldens.inputs_embeds(case)
+            sequences += [_cut(embeds, bounds) for bounds in _routes(len(embeds)).values()]
+            if case.generated and all(name in image_features for name in case.image_ids):
+                sequences.append(_answered(comparison, runner, case, image_features))
+        runner.foresee(sequences)
+
+
+def _answered(
+    comparison: Comparison,
+    runner: WholeModel,
+    case: GoldenCase,
+    image_features: Mapping[str, Floats],
+) -> list[Floats]:
+    """The prompt, and the golden tokens behind which there is another to be chosen."""
+    goldens = comparison.goldens
+    features = [image_features[name] for name in case.image_ids]
+    images = np.stack(features) if features else None
+    prompt = splice(runner, goldens.prompt_ids(case), images)[0]
+    count = min(len(case.token_ids), goldens.contract.greedy().max_new_tokens - 1)
+    tokens = np.array(case.token_ids[:count], dtype=np.int64)
+    return [prompt, *(row[None] for row in runner.embed(tokens[None])[0])]
+
+
+def _cut(embeds: Floats, bounds: tuple[int, ...]) -> list[Floats]:
+    return [embeds[begin:end] for begin, end in pairwise(bounds)]
 
 
 def _routes(length: int) -> dict[str, tuple[int, ...]]:

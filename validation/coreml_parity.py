@@ -13,6 +13,7 @@ from reference.prompt import PromptTokenizer
 from validation.component_parity import measure_embed_tokens
 from validation.coreml_components import (
     features_of,
+    foresee,
     measure_decoder,
     measure_projector,
     measure_vision,
@@ -111,11 +112,12 @@ def measure_coreml(
     else:
         measure_projector(comparison, opened.whole, run.component("projector"))
         measure_embed_tokens(comparison, opened.whole, run.tally("embedding"))
-        measure_decoder(comparison, opened.whole, run.component("decoder"))
-        run.look_inside()  # before the many questions: looking takes time
         end_to_end = run.tally("end_to_end")
         asked = {name: rows for name, rows in features.items() if name in index.image_ids}
         embeds = features_of(opened.whole, asked, end_to_end)
+        foresee(comparison, opened.whole, embeds)
+        measure_decoder(comparison, opened.whole, run.component("decoder"))
+        run.look_inside()  # before the many questions: looking takes time
         checked = CheckedRuntime(opened.whole, goldens.shape)
         measure_generations(comparison, checked, end_to_end, embeds)
         not_asked = measure_task(
@@ -155,4 +157,4 @@ def _num_steps(goldens: Goldens, packages: Packages) -> int:
     if packages.whole is None:
         return num_images
     scenes = {question.scene_id for question in index.questions}
-    return 2 * num_images + 1 + 2 * len(index.cases) + len(scenes)
+    return 2 * num_images + 2 + 2 * len(index.cases) + len(scenes)

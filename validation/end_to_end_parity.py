@@ -1,10 +1,11 @@
 """The whole model of any runtime, from pixels to tokens, against the goldens."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import numpy as np
 
-from reference.decoding import Ids, Logits, Session
+from reference.decoding import GenerationSettings, Ids, Logits, Session
 from reference.errors import UserError
 from reference.generation import generate
 from reference.prompt import PromptTokenizer
@@ -73,7 +74,7 @@ def measure_generations(
                 runtime, goldens.prompt_ids(case), np.stack(features) if features else None
             )
             session = RecordingSession(runtime.session(embeds))
-            token_ids = generate(session, goldens.contract.greedy()).token_ids
+            token_ids = _answer_until_it_differs(session, case, goldens.contract.greedy())
         except UserError as error:
             tally.structure((error.message,), case=case.id)
             continue
@@ -83,6 +84,26 @@ def measure_generations(
         # Up to the first different token both models have seen the same; beyond, nothing compares.
         num_rows = len(session.rows) if index == -1 else index + 1
         _compare_logits(comparison, tally, case, session.rows[:num_rows])
+
+
+class _DifferentTokenError(Exception):
+    """Nothing that comes behind the first different token is compared with anything."""
+
+
+def _answer_until_it_differs(
+    session: Session, case: GoldenCase, settings: GenerationSettings
+) -> list[int]:
+    """The greedy answer to a case, at most up to the first token that the golden has not."""
+    chosen: list[int] = []
+
+    def take(token: int) -> None:
+        chosen.append(token)
+        if [token] != [*case.token_ids[len(chosen) - 1 : len(chosen)]]:
+            raise _DifferentTokenError
+
+    with suppress(_DifferentTokenError):
+        generate(session, settings, on_token=take)
+    return chosen
 
 
 def _compare_logits(

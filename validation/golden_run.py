@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from reference.generation import generate
+from reference.lockstep import greedy_together, logits_together
 from reference.preprocess import preprocess
 from reference.prompt import PromptTokenizer, encode_prompt
-from reference.session import TorchSession
 from validation.golden_file import write_goldens
 from validation.golden_filling import NUM_GIVEN, filling_ids
-from validation.golden_inputs import CaseInput, GoldenInputs, GoldenPlan, TaskScene
+from validation.golden_inputs import CaseInput, GoldenInputs, TaskScene
+from validation.golden_plan import GoldenPlan
 from validation.goldens import (
     MAX_LOGIT_VALUES,
     GoldenCase,
@@ -64,14 +64,14 @@ def run_reference(
     out: Path,
     progress: Progress,
 ) -> None:
-    """Computes and writes the goldens, one image and one prompt at a time.
+    """Computes and writes the goldens: images one at a time, prompts layer by layer.
 
     Args:
-        model: the reference in float32.
+        model: the reference in float32, best one that streams what does not fit.
         tokenizer: of the checkpoint.
         inputs: what to run.
         out: an empty directory.
-        progress: told of every image, case and task scene.
+        progress: told of every image, case and task scene, and of answers at once.
 
     Raises:
         GenerationError: the reference itself gives logits that are not finite.
@@ -88,25 +88,16 @@ def run_reference(
         _run_vision(run, sized.id, inputs.images[image_id], size)
         sized_images.append(sized)
     _keep_embedding(run)
-    cases = []
-    for case in inputs.cases:
-        steps.begin(f"prompt {case.id}")
-        cases.append(_run_case(run, case))
-    if inputs.plan.context_to_fill:
-        steps.begin("prompt that fills the context")
-        cases.append(_run_filling(run, inputs.plan))
-    questions: list[TaskQuestion] = []
-    for scene in inputs.task_scenes:
-        steps.begin(f"questions about {scene.id}")
-        questions.extend(_run_task(run, scene))
+    cases = _run_cases(run, inputs, steps)
+    questions = _run_tasks(run, inputs.task_scenes, steps)
     write_goldens(
         out,
         contract=run.contract,
         shape=model_shape(model, image_size=inputs.plan.image_size),
         image_ids=tuple(inputs.images),
         sized_images=tuple(sized_images),
-        cases=tuple(cases),
-        questions=tuple(questions),
+        cases=cases,
+        questions=questions,
         arrays=run.arrays,
     )
     steps.end()
@@ -140,8 +131,9 @@ def _contract(plan: GoldenPlan, model: "FastVLM", tokenizer: PromptTokenizer) ->
 
 
 def _num_steps(inputs: GoldenInputs) -> int:
-    images, filling = len(inputs.images) + len(inputs.sized_images), inputs.plan.context_to_fill
-    return images + len(inputs.cases) + bool(filling) + len(inputs.task_scenes)
+    images, scenes = len(inputs.images) + len(inputs.sized_images), len(inputs.task_scenes)
+    cases = len(inputs.cases) + bool(inputs.plan.context_to_fill)
+    return images + 1 + cases + scenes + bool(scenes)
 
 
 def _run_vision(run: _Run, image_id: str, image: "Image", size: int) -> None:
@@ -154,81 +146,110 @@ def _run_vision(run: _Run, image_id: str, image: "Image", size: int) -> None:
 
 def _keep_embedding(run: _Run) -> None:
     """Rows of the embedding: all of a small table, evenly spread ones of a large one."""
-    table = run.model.language.embed_tokens.weight
-    count = min(table.shape[0], _MAX_EMBEDDING_VALUES // table.shape[1])
-    ids = np.unique(np.linspace(0, table.shape[0] - 1, num=count).round().astype(np.int64))
+    text = run.model.config.text
+    count = min(text.vocab_size, _MAX_EMBEDDING_VALUES // text.hidden_size)
+    ids = np.unique(np.linspace(0, text.vocab_size - 1, num=count).round().astype(np.int64))
     run.arrays["embedding/ids"] = ids
-    run.arrays["embedding/rows"] = table[torch.from_numpy(ids)].numpy()
+    run.arrays["embedding/rows"] = run.model.embed(torch.from_numpy(ids)[None])[0].numpy()
 
 
-def _run_case(run: _Run, case: CaseInput) -> GoldenCase:
-    prompt_ids = encode_prompt(case.prompt, run.tokenizer, num_images=len(case.image_ids))
-    prompt = run.model.splice(torch.from_numpy(prompt_ids)[None], run.features(case.image_ids))
-    token_ids = _greedy(run, prompt)
-    return _keep_case(run, case, prompt_ids, prompt, token_ids, generated=True)
+@dataclass(frozen=True, kw_only=True)
+class _Sequence:
+    """A case on its way: its prompt [1, L, H], and what is answered."""
+
+    case: CaseInput
+    prompt_ids: np.ndarray
+    prompt: torch.Tensor
+    token_ids: tuple[int, ...]
+    generated: bool
 
 
-def _run_filling(run: _Run, plan: GoldenPlan) -> GoldenCase:
+def _run_cases(run: _Run, inputs: GoldenInputs, steps: Steps) -> tuple[GoldenCase, ...]:
+    steps.begin(f"answers to {len(inputs.cases)} prompts")
+    ids = [
+        encode_prompt(case.prompt, run.tokenizer, num_images=len(case.image_ids))
+        for case in inputs.cases
+    ]
+    prompts = [
+        run.model.splice(torch.from_numpy(each)[None], run.features(case.image_ids))
+        for each, case in zip(ids, inputs.cases, strict=True)
+    ]
+    answers = greedy_together(run.model.language, prompts, run.contract.greedy())
+    sequences = [
+        _Sequence(case=case, prompt_ids=each, prompt=prompt, token_ids=answer, generated=True)
+        for case, each, prompt, answer in zip(inputs.cases, ids, prompts, answers, strict=True)
+    ]
+    if inputs.plan.context_to_fill:
+        sequences.append(_filling(run, inputs.plan))
+    return _keep_cases(run, sequences, steps)
+
+
+def _filling(run: _Run, plan: GoldenPlan) -> _Sequence:
     """A text that takes all positions of the context; its end stands for an answer."""
     ids = filling_ids(plan.prompts, run.tokenizer, plan.context_to_fill)
     prompt_ids, token_ids = ids[:-NUM_GIVEN], tuple(int(token) for token in ids[-NUM_GIVEN:])
-    prompt = run.model.embed(torch.from_numpy(prompt_ids)[None])
     text = run.tokenizer.decode([int(token) for token in prompt_ids])
-    case = CaseInput(id=FILLING, prompt=text, image_ids=())
-    return _keep_case(run, case, prompt_ids, prompt, token_ids, generated=False)
-
-
-def _keep_case(
-    run: _Run,
-    case: CaseInput,
-    prompt_ids: np.ndarray,
-    prompt: torch.Tensor,
-    token_ids: tuple[int, ...],
-    *,
-    generated: bool,
-) -> GoldenCase:
-    answer = run.model.embed(torch.tensor([token_ids], dtype=torch.long))
-    embeds = torch.cat([prompt, answer], dim=1)
-    logits, _ = run.model.language(embeds)
-    num_positions, vocab_size = logits.shape[1:]
-    first_logit = max(0, num_positions - max(1, MAX_LOGIT_VALUES // vocab_size))
-    run.arrays[f"cases/{case.id}/prompt_ids"] = prompt_ids
-    run.arrays[f"cases/{case.id}/inputs_embeds"] = embeds[0].numpy()
-    run.arrays[f"cases/{case.id}/logits"] = logits[0, first_logit:].numpy().copy()  # not the rest
-    return GoldenCase(
-        id=case.id,
-        prompt=case.prompt,
-        image_ids=case.image_ids,
-        prompt_length=prompt.shape[1],
-        first_logit=first_logit,
+    return _Sequence(
+        case=CaseInput(id=FILLING, prompt=text, image_ids=()),
+        prompt_ids=prompt_ids,
+        prompt=run.model.embed(torch.from_numpy(prompt_ids)[None]),
         token_ids=token_ids,
-        answer=run.tokenizer.decode(token_ids),
-        generated=generated,
+        generated=False,
     )
 
 
-def _run_task(run: _Run, scene: TaskScene) -> list[TaskQuestion]:
-    run.arrays[f"tasks/{scene.id}/image"] = np.asarray(scene.image.convert("RGB"))
-    contract = run.contract
-    pixels = preprocess(scene.image, size=contract.image_size, fit=contract.fit)
-    features = run.model.encode_image(torch.from_numpy(pixels)[None])
-    answered = []
-    for prompt, question in scene.questions:
-        prompt_ids = encode_prompt(prompt, run.tokenizer, num_images=1)
-        token_ids = _greedy(run, run.model.splice(torch.from_numpy(prompt_ids)[None], features))
-        answered.append(
-            TaskQuestion(
-                scene_id=scene.id,
-                kind=question.kind,
-                prompt_ids=tuple(int(token) for token in prompt_ids),
-                answer=question.answer,
-                reference_token_ids=token_ids,
-                reference_answer=run.tokenizer.decode(token_ids),
+def _keep_cases(run: _Run, sequences: list[_Sequence], steps: Steps) -> tuple[GoldenCase, ...]:
+    """Logits of prompts with their answers, in one run over all positions."""
+    embeds = [
+        torch.cat([each.prompt, run.model.embed(torch.tensor([each.token_ids]).long())], dim=1)
+        for each in sequences
+    ]
+    num_last = max(1, MAX_LOGIT_VALUES // run.model.config.text.vocab_size)
+    cases = []
+    for each, whole, logits in zip(
+        sequences, embeds, logits_together(run.model.language, embeds, num_last), strict=True
+    ):
+        steps.begin(f"prompt {each.case.id}")
+        run.arrays[f"cases/{each.case.id}/prompt_ids"] = each.prompt_ids
+        run.arrays[f"cases/{each.case.id}/inputs_embeds"] = whole[0].numpy()
+        run.arrays[f"cases/{each.case.id}/logits"] = logits.numpy()
+        cases.append(
+            GoldenCase(
+                id=each.case.id,
+                prompt=each.case.prompt,
+                image_ids=each.case.image_ids,
+                prompt_length=each.prompt.shape[1],
+                first_logit=whole.shape[1] - len(logits),
+                token_ids=each.token_ids,
+                answer=run.tokenizer.decode(each.token_ids),
+                generated=each.generated,
             )
         )
-    return answered
+    return tuple(cases)
 
 
-def _greedy(run: _Run, prompt: torch.Tensor) -> tuple[int, ...]:
-    session = TorchSession(run.model.language, prompt)
-    return generate(session, run.contract.greedy()).token_ids
+def _run_tasks(run: _Run, scenes: tuple[TaskScene, ...], steps: Steps) -> tuple[TaskQuestion, ...]:
+    asked, prompts = [], []
+    for scene in scenes:
+        steps.begin(f"questions about {scene.id}")
+        run.arrays[f"tasks/{scene.id}/image"] = np.asarray(scene.image.convert("RGB"))
+        pixels = preprocess(scene.image, size=run.contract.image_size, fit=run.contract.fit)
+        features = run.model.encode_image(torch.from_numpy(pixels)[None])
+        for prompt, question in scene.questions:
+            ids = encode_prompt(prompt, run.tokenizer, num_images=1)
+            asked.append((scene, question, ids))
+            prompts.append(run.model.splice(torch.from_numpy(ids)[None], features))
+    if scenes:
+        steps.begin(f"answers to {len(prompts)} questions")
+    answers = greedy_together(run.model.language, prompts, run.contract.greedy())
+    return tuple(
+        TaskQuestion(
+            scene_id=scene.id,
+            kind=question.kind,
+            prompt_ids=tuple(int(token) for token in ids),
+            answer=question.answer,
+            reference_token_ids=token_ids,
+            reference_answer=run.tokenizer.decode(token_ids),
+        )
+        for (scene, question, ids), token_ids in zip(asked, answers, strict=True)
+    )

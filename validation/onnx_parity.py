@@ -82,16 +82,18 @@ def measure_onnx(
     images = RememberingRuntime(runtime)
     features = _measure_components(comparison, config, runtime, images, tallies)
     again: list[Tally] = []
-    not_run: tuple[Measurement, ...] = ()
     if config.dequantized is not None:
         again = _tallies(config, runtime, _AGAIN)
         quantized = replace(comparison, goldens=config.dequantized)
         _measure_components(quantized, config, runtime, images, again)
-        not_run += _measure_exactly(quantized, config, runtime, again)
     (whole,) = _tallies(config, runtime, ["end_to_end"])
     checked = CheckedRuntime(runtime, goldens.shape)
     measure_generations(comparison, checked, whole, features)
-    not_run += measure_task(comparison, checked, whole, tokenizer)
+    not_run = measure_task(comparison, checked, whole, tokenizer)
+    if config.dequantized is not None:
+        runtime.close("decoder")  # before its copy is opened
+        quantized = replace(comparison, goldens=config.dequantized)
+        not_run += _measure_exactly(quantized, config, runtime, again)
     steps.end()
     measured = (tally.measurements() for tally in (*tallies, *again, whole))
     return (*(each for group in measured for each in group), *not_run)
@@ -118,6 +120,7 @@ def _measure_components(
     _check(vision, runtime.vision_graph, vision_encoder_signature(shape))
     batched = _is_batched(runtime.vision_graph)
     features = measure_vision_encoder(comparison, images, vision, batched=batched)
+    runtime.close("vision_graph")  # what it needs for its activations it keeps while it is open
     _check(embedding, runtime.embed_graph, embed_tokens_signature(shape))
     measure_embed_tokens(comparison, runtime, embedding)
     _measure_decoder(comparison, config, runtime, decoder)

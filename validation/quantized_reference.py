@@ -4,22 +4,26 @@ No encoder and no runtime has a part in these numbers. What the model returned i
 runtimes' own error can be told apart (see `validation.substituted_goldens`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from reference.decoding import GenerationError
+from reference.lockstep import logits_together
 from reference.preprocess import preprocess
 from reference.prompt import PromptTokenizer
+from validation.answer import splice
 from validation.end_to_end_parity import measure_generations, measure_task
-from validation.goldens import GoldenCase, Goldens
+from validation.goldens import Goldens
 from validation.measurement import Measurement
 from validation.package_outputs import PackageOutputs
 from validation.progress import Progress, Steps
 from validation.runtimes.base import Floats
-from validation.runtimes.torch_runtime import TorchRuntime
+from validation.runtimes.foreseeing import ForeseeingRuntime
 from validation.substituted_goldens import SubstitutedGoldens, projected
 from validation.tally import Tally
 from validation.tensor_parity import Comparison, Tolerance, Where, add_logits, add_tensor
@@ -49,7 +53,7 @@ def measure_reference(
     tokenizer: PromptTokenizer,
     progress: Progress,
 ) -> tuple[tuple[Measurement, ...], PackageOutputs]:
-    """Runs a quantized reference and compares it with the float32 one.
+    """Runs a quantized reference and compares it with the float32 one; both may be streamed.
 
     Args:
         model: with dequantized weights, float32.
@@ -64,7 +68,7 @@ def measure_reference(
         Measurements of `COMPONENTS`, and all outputs by the names of the goldens' arrays.
     """
     index = goldens.index
-    runtime = TorchRuntime(model)
+    runtime = ForeseeingRuntime(model)
     scenes = {question.scene_id for question in index.questions}
     held_out = index.questions[:MAX_HELD_OUT]
     num_scenes = len(scenes) + len({question.scene_id for question in held_out})
@@ -90,6 +94,7 @@ def measure_reference(
             vocab_limit=goldens.contract.vocab_limit,
         )
     features = {image_id: substituted.image_features(image_id) for image_id in index.image_ids}
+    _foresee(runtime, goldens, features)
     measure_generations(comparison, runtime, tallies["end_to_end"], features)
     not_run = measure_task(comparison, runtime, tallies["end_to_end"], tokenizer)
     _compare_held_out(comparison, model, original, tallies["held_out"])
@@ -139,9 +144,28 @@ def _run(model: "FastVLM", goldens: Goldens, steps: Steps) -> Iterator[tuple[str
         yield projected(image_id), model.project(own)[0].numpy()
     ids = torch.from_numpy(goldens.array("embedding/ids"))
     yield "embedding/rows", model.embed(ids[None])[0].numpy()
-    for case in goldens.index.cases:
+    cases = goldens.index.cases
+    prompts = [torch.from_numpy(goldens.inputs_embeds(case))[None] for case in cases]
+    kept = [each.shape[1] - case.first_logit for case, each in zip(cases, prompts, strict=True)]
+    # The head sees as many rows as it did for the goldens, which can change a last bit.
+    together = logits_together(model.language, prompts, max(kept))
+    for case, count, logits in zip(cases, kept, together, strict=True):
         steps.begin(f"prompt {case.id}")
-        yield f"cases/{case.id}/logits", _logits(model, goldens, case)
+        yield f"cases/{case.id}/logits", logits[-count:].numpy()
+
+
+def _foresee(
+    runtime: ForeseeingRuntime, goldens: Goldens, image_features: Mapping[str, Floats]
+) -> None:
+    """Decode the prompts that `measure_generations` will ask about, all together."""
+    prompts = []
+    for case in goldens.index.cases:
+        if case.generated:
+            features = [image_features[name] for name in case.image_ids]
+            images = np.stack(features) if features else None
+            prompts.append(splice(runtime, goldens.prompt_ids(case), images))
+    with suppress(GenerationError):  # then each is decoded alone, and the broken ones are told
+        runtime.foresee(prompts, goldens.contract.greedy())
 
 
 @torch.inference_mode()
@@ -149,37 +173,32 @@ def _compare_held_out(
     comparison: Comparison, model: "FastVLM", original: "FastVLM", tally: Tally
 ) -> None:
     goldens = comparison.goldens
+    contract = goldens.contract
     asked = goldens.index.questions[:MAX_HELD_OUT]
+    models = (original, model)
+    prompts: tuple[list[torch.Tensor], ...] = ([], [])
     for scene_id, questions in groupby(asked, key=lambda question: question.scene_id):
         comparison.steps.begin(f"distributions about {scene_id}")
-        contract = goldens.contract
         image = goldens.task_image(scene_id)
         pixels = preprocess(image, size=contract.image_size, fit=contract.fit)
-        features = [each.encode_image(torch.from_numpy(pixels)[None]) for each in (original, model)]
-        for number, question in enumerate(questions):
+        features = [each.encode_image(torch.from_numpy(pixels)[None]) for each in models]
+        for question in questions:
             ids = torch.tensor([(*question.prompt_ids, *question.reference_token_ids)])
-            expected, found = (
-                each.language(each.splice(ids, seen))[0][0].numpy()
-                for each, seen in zip((original, model), features, strict=True)
-            )
-            add_logits(
-                tally,
-                expected,
-                found,
-                where=Where(case=f"{scene_id}, question {number}"),
-                tolerance=comparison.tolerance,
-                vocab_limit=contract.vocab_limit,
-            )
+            for each, seen, embeds in zip(models, features, prompts, strict=True):
+                embeds.append(each.splice(ids, seen))
+    both = (logits_together(m.language, embeds) for m, embeds in zip(models, prompts, strict=True))
+    for number, (question, expected, found) in enumerate(zip(asked, *both, strict=True)):
+        add_logits(
+            tally,
+            expected.numpy(),
+            found.numpy(),
+            where=Where(case=f"{question.scene_id}, question {number}"),
+            tolerance=comparison.tolerance,
+            vocab_limit=contract.vocab_limit,
+        )
 
 
 def _images(goldens: Goldens) -> tuple[str, ...]:
     """In the recipe's size and in further ones."""
     index = goldens.index
     return (*index.image_ids, *(image.id for image in index.sized_images))
-
-
-def _logits(model: "FastVLM", goldens: Goldens, case: GoldenCase) -> Floats:
-    embeds = torch.from_numpy(goldens.inputs_embeds(case))[None]
-    logits, _ = model.language(embeds)
-    rows: Floats = logits[0, case.first_logit :].numpy().copy()
-    return np.ascontiguousarray(rows)

@@ -1,20 +1,21 @@
 """`latency`: time a bundle's phases, compare two runs, keep a history."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from fastvlm_compile.commands.latency_options import Asked, measuring
+
 if TYPE_CHECKING:
-    from fastvlm_compile.latency.measure import Order
-    from fastvlm_compile.latency.request import RuntimeChoice, Units
-    from validation.latency.samples import LatencyRun
+    from collections.abc import Sequence
 
-_NO_CLAIM = "ml_program"
+    from validation.latency.comparison import Comparison
+    from validation.latency.pair import Pair
+    from validation.latency.thresholds import Threshold
+
 _RUN = "run"
-
-F = TypeVar("F", bound=Callable[..., None])
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 class _RunByDefault(click.Group):
@@ -26,82 +27,6 @@ class _RunByDefault(click.Group):
         return super().parse_args(ctx, args)
 
 
-def _lengths(ctx: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
-    """`64,280`."""
-    words = [word.strip() for word in value.split(",")]
-    if not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise click.BadParameter(f"{value!r} is no list of lengths such as 64,280", ctx, option)
-    return tuple(dict.fromkeys(int(word) for word in words))
-
-
-_OPTIONS = (
-    click.option(
-        "--runtime",
-        "runtimes",
-        multiple=True,
-        type=click.Choice(["onnxruntime", "torch", "torch-compiled", "mlx", "coreml", _NO_CLAIM]),
-        help="What computes; repeat it for several.  [default: onnxruntime]",
-    ),
-    click.option("--variant", "variants", multiple=True, help="Repeat it.  [default: all]"),
-    click.option(
-        "--compute-units",
-        "units",
-        multiple=True,
-        type=click.Choice(["all", "cpu_only", "cpu_and_gpu", "cpu_and_ne"]),
-        help="Of Core ML; repeat it.  [default: each of them]",
-    ),
-    click.option(
-        "--threads", type=click.IntRange(1), help="For the computation.  [default: one a core]"
-    ),
-    click.option(
-        "--prompt-lengths",
-        default="64,280",
-        show_default=True,
-        callback=_lengths,
-        help="Positions of the prefills.",
-    ),
-    click.option(
-        "--new-tokens",
-        type=click.IntRange(2),
-        default=16,
-        show_default=True,
-        help="Of an answer, end to end.",
-    ),
-    click.option(
-        "--min-seconds",
-        type=click.FloatRange(0),
-        default=1.0,
-        show_default=True,
-        help="Time each phase for so long in each process, and",
-    ),
-    click.option(
-        "--min-runs",
-        type=click.IntRange(1),
-        default=10,
-        show_default=True,
-        help="for so many runs.",
-    ),
-)
-
-
-def _measuring(default_processes: int) -> Callable[[F], F]:
-    """The options of what measures."""
-
-    def add(command: F) -> F:
-        processes = click.option(
-            "--processes",
-            type=click.IntRange(1),
-            default=default_processes,
-            show_default=True,
-            help="For each variant.",
-        )
-        for option in (processes, *reversed(_OPTIONS)):
-            command = option(command)
-        return command
-
-    return add
-
-
 @click.group(cls=_RunByDefault, subcommand_metavar="DIR | compare | history [ARGS]...")
 def latency() -> None:
     """Time the phases of a bundle, compare two runs, keep a history."""
@@ -109,23 +34,22 @@ def latency() -> None:
 
 @latency.command(_RUN)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@_measuring(default_processes=3)
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Keep all samples."
-)
-def run_command(*, bundle: Path, json_file: Path | None, **options: object) -> None:
+@measuring(default_processes=3)
+@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Keep all samples.")
+def run_command(*, bundle: Path, json_file: Path | None, asked: Asked) -> None:
     """Time every phase of BUNDLE's variants, each variant in a process of its own.
 
     `latency BUNDLE` is short for it. The table goes to stdout; exit code 1 if nothing could be run.
     """
     from fastvlm_compile.errors import GateError
-    from fastvlm_compile.latency.files import write_whole
+    from fastvlm_compile.latency.files import refuse_unwritable, write_whole
     from fastvlm_compile.latency.live import live_progress
     from fastvlm_compile.latency.measure import measure
     from validation.latency.samples import render_run
     from validation.latency.table import terminal_table
 
-    order = _order(**options)  # type: ignore[arg-type]  # click made them
+    order = asked.order()
+    refuse_unwritable(json_file)
     with live_progress() as progress:
         (run,) = measure([bundle], order, progress)
     if json_file is not None:
@@ -138,72 +62,81 @@ def run_command(*, bundle: Path, json_file: Path | None, **options: object) -> N
 
 @latency.command()
 @click.argument("base", type=click.Path(path_type=Path))
-@click.argument("new", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--fail-if",
     "limits",
     multiple=True,
     metavar="LIMIT",
-    help='Such as "decode.p50>5%" or "int4:prefill.280.p95>10%"; repeat it.',
+    help='Such as "decode.p50>5%" or "int4:prefill.280.p95>10%"; repeat it. One that speaks of '
+    "nothing that will be measured is refused at once.",
 )
-@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit XML.")
-@click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write Markdown.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@click.option("--junit", type=_FILE, metavar="FILE", help="Write JUnit XML.")
+@click.option("--markdown", type=_FILE, metavar="FILE", help="Write Markdown.")
+@click.option(
+    "--json",
+    "json_file",
+    type=_FILE,
+    metavar="FILE",
+    help="Keep all samples of both bundles: `compare FILE` compares them again, `history --add "
+    "FILE` keeps them.",
+)
+@click.option("--as-json", is_flag=True, help="Print the comparison as JSON, not as a table.")
 @click.option(
     "--allow-different-environments",
     "allow",
     is_flag=True,
     help="Compare across machines or libraries; the result says so.",
 )
-@_measuring(default_processes=4)
+@measuring(default_processes=4)
 def compare(
     *,
     base: Path,
-    new: Path,
+    new: Path | None,
     limits: tuple[str, ...],
     junit: Path | None,
     markdown: Path | None,
+    json_file: Path | None,
     as_json: bool,
     allow: bool,
-    **options: object,
+    asked: Asked,
 ) -> None:
     """Compare NEW with BASE: two bundles, measured in turns here, or two files of samples.
 
-    Exit code 1 only for what is both significant and over a limit.
+    Given alone, BASE is a file of both that `compare --json` wrote. Exit code 1 only for what is
+    both significant and over a limit.
     """
     from fastvlm_compile.errors import GateError
-    from fastvlm_compile.latency.files import write_whole
+    from fastvlm_compile.latency.files import refuse_unwritable, write_whole
     from validation.latency.comparison import compare as compare_runs
-    from validation.latency.comparison_text import (
-        json_comparison,
-        junit_comparison,
-        markdown_comparison,
-        terminal_comparison,
-    )
+    from validation.latency.comparison_text import junit_comparison, markdown_comparison
+    from validation.latency.pair import render_pair
     from validation.latency.thresholds import parse_threshold
 
     thresholds = [parse_threshold(limit) for limit in limits]
-    one, other, interleaved = _two_runs(base, new, options)
+    refuse_unwritable(junit, markdown, json_file)
+    pair = _pair(base, new, thresholds, asked, keeping=json_file is not None)
+    if json_file is not None:  # before anything is said of them, which may be refused
+        write_whole(json_file, render_pair(pair))
     comparison = compare_runs(
-        one,
-        other,
+        pair.base,
+        pair.new,
         thresholds,
-        names=_names(base, new),
-        interleaved=interleaved,
+        names=(pair.base_name, pair.new_name),
+        interleaved=pair.interleaved,
         allow_different_environments=allow,
     )
     if junit is not None:
         write_whole(junit, junit_comparison(comparison))
     if markdown is not None:
         write_whole(markdown, markdown_comparison(comparison))
-    text = json_comparison(comparison) if as_json else terminal_comparison(comparison) + "\n"
-    click.echo(text, nl=False)
+    click.echo(_told(comparison, as_json=as_json), nl=False)
     if comparison.failed:
         slower = "; ".join(
             f"{each.change.key} {each.change.phase} {each.change.ratio - 1:+.1%}"
             for each in comparison.failed
         )
-        raise GateError(f"{new} is slower than {base}: {slower}")
+        raise GateError(f"{pair.new_name} is slower than {pair.base_name}: {slower}")
 
 
 @latency.command()
@@ -211,40 +144,81 @@ def compare(
 @click.option(
     "--add",
     "samples",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=_FILE,
     metavar="FILE",
-    help="A file that `latency --json` wrote.",
+    help="A file that `latency --json` or `latency compare --json` wrote; of a comparison both "
+    "runs are added, the base first.",
 )
 def history(*, folder: Path, samples: Path | None) -> None:
     """Show how the medians of every phase went in the runs that DIR records."""
     from validation.latency.history import append, read_history
-    from validation.latency.samples import read_run
+    from validation.latency.pair import Pair, read_stored
     from validation.latency.trend import trend_table
 
     if samples is not None:
-        append(folder, read_run(samples))
+        found = read_stored(samples)
+        append(folder, *((found.base, found.new) if isinstance(found, Pair) else (found,)))
     click.echo(trend_table(read_history(folder)))
 
 
-def _two_runs(
-    base: Path, new: Path, options: dict[str, object]
-) -> "tuple[LatencyRun, LatencyRun, bool]":
-    """The runs, and whether they were measured in turns."""
-    from fastvlm_compile.latency.live import live_progress
-    from fastvlm_compile.latency.measure import measure
-    from validation.latency.samples import read_run
+def _pair(
+    base: Path,
+    new: Path | None,
+    thresholds: "Sequence[Threshold]",
+    asked: Asked,
+    *,
+    keeping: bool,
+) -> "Pair":
+    """Both runs: measured in turns, or as they were stored."""
+    from validation.latency.pair import Pair, read_one, read_stored
 
-    if base.is_dir() != new.is_dir():
+    if new is not None and base.is_dir() != new.is_dir():
         folder, file = (base, new) if base.is_dir() else (new, base)
         raise click.UsageError(
             f"{folder} is a bundle and {file} is not: give two bundles, or two files of samples"
         )
-    if not base.is_dir():
-        return read_run(base), read_run(new), False
-    order = _order(**options)  # type: ignore[arg-type]  # click made them
+    if new is not None and base.is_dir():
+        return _measured(base, new, thresholds, asked)
+    if keeping:
+        raise click.UsageError("--json keeps what is measured here; these samples are kept already")
+    if new is None:
+        found = None if base.is_dir() else read_stored(base)
+        if not isinstance(found, Pair):
+            raise click.UsageError(
+                f"{base} is one side alone: give two bundles, two files of samples, or one file "
+                "that `compare --json` wrote"
+            )
+        return found
+    names = _names(base, new)
+    return Pair(
+        base_name=names[0],
+        new_name=names[1],
+        interleaved=False,
+        base=read_one(base),
+        new=read_one(new),
+    )
+
+
+def _measured(base: Path, new: Path, thresholds: "Sequence[Threshold]", asked: Asked) -> "Pair":
+    from fastvlm_compile.latency.live import live_progress
+    from fastvlm_compile.latency.measure import measure
+    from fastvlm_compile.latency.planned import planned
+    from validation.latency.pair import Pair
+    from validation.latency.thresholds import meant_by
+
+    order, bundles, names = asked.order(), [base, new], _names(base, new)
+    places = planned(bundles, order)
+    for threshold in thresholds:
+        meant_by(threshold, places, of="will be measured of both")
     with live_progress() as progress:
-        one, other = measure([base, new], order, progress)
-    return one, other, True
+        one, other = measure(bundles, order, progress)
+    return Pair(base_name=names[0], new_name=names[1], interleaved=True, base=one, new=other)
+
+
+def _told(comparison: "Comparison", *, as_json: bool) -> str:
+    from validation.latency.comparison_text import json_comparison, terminal_comparison
+
+    return json_comparison(comparison) if as_json else terminal_comparison(comparison) + "\n"
 
 
 def _names(base: Path, new: Path) -> tuple[str, str]:
@@ -252,43 +226,3 @@ def _names(base: Path, new: Path) -> tuple[str, str]:
     if base.name != new.name:
         return base.name, new.name
     return "base", "new"
-
-
-def _order(
-    *,
-    runtimes: "tuple[RuntimeChoice, ...]",
-    variants: tuple[str, ...],
-    units: "tuple[Units, ...]",
-    threads: int | None,
-    prompt_lengths: tuple[int, ...],
-    new_tokens: int,
-    min_seconds: float,
-    min_runs: int,
-    processes: int,
-) -> "Order":
-    from fastvlm_compile.errors import ToolError
-    from fastvlm_compile.latency.measure import Order
-    from fastvlm_compile.latency.surroundings import default_threads
-    from validation.latency.samples import Settings
-    from validation.runtimes.coreml_runtime import COMPUTE_UNITS
-
-    if _NO_CLAIM in runtimes:
-        raise ToolError(
-            "the ML Program executor is a checker, not a runtime: its time says nothing about "
-            "Core ML's",
-            hint="--runtime coreml on a Mac, or --runtime onnxruntime here",
-        )
-    settings = Settings(
-        threads=threads or default_threads(),
-        prompt_lengths=prompt_lengths,
-        min_seconds=min_seconds,
-        min_runs=min_runs,
-    )
-    return Order(
-        runtimes=runtimes or ("onnxruntime",),
-        variants=variants,
-        units=units or COMPUTE_UNITS,
-        settings=settings,
-        num_processes=processes,
-        num_new_tokens=new_tokens,
-    )

@@ -9,3 +9,7 @@ class ExportError(Exception):
 
 class UnsupportedExportError(UserError):
     """The recipe asks for a form that cannot be exported."""
+
+
+class ExportStoppedError(UserError):
+    """A process of an export was ended from outside, most often for want of memory."""

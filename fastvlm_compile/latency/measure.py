@@ -155,7 +155,7 @@ def _turns(jobs: Sequence[Sequence[Job]], num_processes: int) -> list[tuple[int,
 def _time(bundle: Path, job: Job, order: Order, steps: _Steps) -> VariantRun:
     label = f"{bundle.name} {job.runtime}/{job.label}"
     steps.tell(label)
-    reason = _why_not(job)
+    reason = why_not(job)
     run = not_run(job, reason)
     if not reason:
         request = Request(
@@ -169,7 +169,7 @@ def _time(bundle: Path, job: Job, order: Order, steps: _Steps) -> VariantRun:
     return run
 
 
-def _why_not(job: Job) -> str:
+def why_not(job: Job) -> str:
     """Why a job cannot run on this system; empty where it can be tried."""
     if job.runtime != "coreml":
         return ""

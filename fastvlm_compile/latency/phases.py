@@ -1,5 +1,6 @@
 """Times every phase of an opened variant, in this process."""
 
+import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ Tell = Callable[[str], None]
 _LOADS = 8
 _STEPS_OF_A_SESSION = 32
 """A new session then: the cache must not grow with the number of runs."""
+_TOLD_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,26 +50,24 @@ class Stopwatch:
     """Times the phases of a variant one after the other.
 
     Args:
-        subject: what is timed.
         inputs: what it is given.
         settings: how often.
         num_new_tokens: of each answer, however it ends.
-        tell: told the phase that begins.
+        tell: told the phase that begins, and now and then how many runs of it are done.
     """
 
-    def __init__(
-        self, subject: Subject, inputs: Inputs, settings: Settings, num_new_tokens: int, tell: Tell
-    ) -> None:
-        self._subject = subject
+    def __init__(self, inputs: Inputs, settings: Settings, num_new_tokens: int, tell: Tell) -> None:
         self._inputs = inputs
         self._settings = settings
         self._num_new_tokens = num_new_tokens
         self._tell = tell
+        self._told_s = 0.0
         self._timed: list[_Timed] = []
 
-    def time_all(self) -> None:
+    def time_all(self, subject: Subject) -> None:
         """All phases but the load."""
-        subject, inputs = self._subject, self._inputs
+        inputs = self._inputs
+        self._tell("first run")  # which may compile
         features = subject.vision(inputs.pixels)
         self._phase(VISION, lambda: subject.vision(inputs.pixels), item="image")
         text = np.where(inputs.prompt_ids == IMAGE_SENTINEL, 0, inputs.prompt_ids)[None]
@@ -79,17 +79,43 @@ class Stopwatch:
 
         self._phase(EMBEDDING, embed)
         for length in fitting(self._settings.prompt_lengths, inputs.contract.context_length):
-            self._prefill(length)
-        self._decode()
-        self._answers()
+            self._prefill(subject, length)
+        if holds_an_answer(inputs):
+            self._decode(subject)
+            self._answers(subject)
 
     def time_loads(self, reopen: Callable[[], object]) -> None:
-        """Opening again; last, for what a second model takes must not count as peak memory."""
+        """Opening again: last, and with nothing else open, for two models may be too large."""
         self._tell(LOAD)
-        runs = min(_LOADS, self._settings.min_runs)
-        self._timed.insert(
-            0, _Timed(name=LOAD, samples_s=tuple(elapsed(reopen) for _ in range(runs)))
-        )
+        samples: list[float] = []
+        for _ in range(min(_LOADS, self._settings.min_runs)):
+            gc.collect()
+            samples.append(elapsed(reopen))
+            self._count(LOAD, len(samples))
+        self._timed.insert(0, _Timed(name=LOAD, samples_s=tuple(samples)))
+
+    @property
+    def notes(self) -> list[str]:
+        """What was not timed as it was asked for, and why."""
+        context, lengths = self._context_length, self._settings.prompt_lengths
+        room = f"the context has {context} positions"
+        found = [
+            f"{PREFILL}.{length} was left out: {room}"
+            for length in lengths
+            if length not in fitting(lengths, context)
+        ]
+        if not holds_an_answer(self._inputs):
+            needed = self._inputs.num_prompt_positions
+            behind = ", ".join((DECODE, FIRST_TOKEN, END_TO_END))
+            found.append(f"{behind} were left out: {room}, image and question take {needed}")
+        elif self._num_tokens < self._num_new_tokens:
+            asked = self._num_new_tokens
+            found.append(f"an answer has {self._num_tokens} tokens instead of {asked}: {room}")
+        return found
+
+    @property
+    def _context_length(self) -> int:
+        return self._inputs.contract.context_length
 
     def phases(self, bounds: Bounds) -> tuple[Phase, ...]:
         """What was timed, with its work."""
@@ -123,14 +149,25 @@ class Stopwatch:
     ) -> None:
         self._tell(name)
         limits = self._settings
-        samples = time_runs(run, min_seconds=limits.min_seconds, min_runs=limits.min_runs)
+        samples = time_runs(
+            run,
+            min_seconds=limits.min_seconds,
+            min_runs=limits.min_runs,
+            counted=lambda num_runs: self._count(name, num_runs),
+        )
         self._timed.append(_Timed(name=name, samples_s=samples, num_items=num_items, item=item))
 
-    def _prefill(self, length: int) -> None:
-        embeds = self._subject.embed(self._inputs.text_ids(length))
+    def _count(self, name: str, num_runs: int) -> None:
+        """Tells it where the last word is old: a phase may take minutes."""
+        if time.monotonic() - self._told_s >= _TOLD_EVERY_S:
+            self._told_s = time.monotonic()
+            self._tell(f"{name}, run {num_runs}")
+
+    def _prefill(self, subject: Subject, length: int) -> None:
+        embeds = subject.embed(self._inputs.text_ids(length))
         self._phase(
             f"{PREFILL}.{length}",
-            lambda: self._subject.session(embeds).start(),
+            lambda: subject.session(embeds).start(),
             num_items=length,
             item="token",
         )
@@ -138,19 +175,23 @@ class Stopwatch:
     @property
     def _steps(self) -> int:
         """Of one session that decodes."""
-        left = self._inputs.contract.context_length - self._inputs.num_prompt_positions
-        return max(1, min(_STEPS_OF_A_SESSION, left))
+        return min(_STEPS_OF_A_SESSION, self._room)
 
-    def _decode(self) -> None:
+    @property
+    def _room(self) -> int:
+        """Positions behind the question with its image."""
+        return self._context_length - self._inputs.num_prompt_positions
+
+    def _decode(self, subject: Subject) -> None:
         """One step a sample, behind the question with its image."""
         self._tell(DECODE)
-        embeds = self._prompt_embeds()
+        embeds = self._prompt_embeds(subject)
         limits, samples, spent = self._settings, list[float](), 0.0
         warm = False
         while len(samples) < limits.min_runs or (
             spent < limits.min_seconds and len(samples) < MOST_RUNS
         ):
-            session = self._subject.session(embeds)
+            session = subject.session(embeds)
             token = _best(session.start())
             times = []
             for _ in range(self._steps):
@@ -160,22 +201,24 @@ class Stopwatch:
             if warm:
                 samples += times
                 spent += sum(times)
+            self._count(DECODE, len(samples))
             warm = True  # the first session is the warm-up
         self._timed.append(_Timed(name=DECODE, samples_s=tuple(samples), item="token"))
 
-    def _answers(self) -> None:
+    def _answers(self, subject: Subject) -> None:
         """Image and question in, so many tokens out: two phases from the same runs."""
         self._tell(END_TO_END)
         limits = self._settings
         first: list[float] = []
         whole: list[float] = []
-        self._answer()
+        self._answer(subject)
         while len(whole) < limits.min_runs or (
             sum(whole) < limits.min_seconds and len(whole) < MOST_RUNS
         ):
-            first_s, whole_s = self._answer()
+            first_s, whole_s = self._answer(subject)
             first.append(first_s)
             whole.append(whole_s)
+            self._count(END_TO_END, len(whole))
         count = self._num_tokens
         self._timed += [
             _Timed(name=FIRST_TOKEN, samples_s=tuple(first)),
@@ -184,25 +227,37 @@ class Stopwatch:
 
     @property
     def _num_tokens(self) -> int:
-        return min(self._num_new_tokens, self._steps)
+        return min(self._num_new_tokens, 1 + self._room)  # the first one takes no step
 
-    def _answer(self) -> tuple[float, float]:
+    def _answer(self, subject: Subject) -> tuple[float, float]:
         """Seconds to the first token and to the last."""
         started = time.perf_counter()
-        session: Session = self._subject.session(self._prompt_embeds())
+        session: Session = subject.session(self._prompt_embeds(subject))
         token = _best(session.start())
         first = time.perf_counter()
         for _ in range(self._num_tokens - 1):
             token = _best(session.step(token))
         return kept(first - started), kept(time.perf_counter() - started)
 
-    def _prompt_embeds(self) -> Floats:
+    def _prompt_embeds(self, subject: Subject) -> Floats:
         """[1, L, H] of the question, the image in its place."""
         ids = self._inputs.prompt_ids
         place = int(np.flatnonzero(ids == IMAGE_SENTINEL)[0])
-        image = self._subject.encode_image(self._inputs.pixels)
-        text = self._subject.embed(np.where(ids == IMAGE_SENTINEL, 0, ids)[None])
+        image = subject.encode_image(self._inputs.pixels)
+        text = subject.embed(np.where(ids == IMAGE_SENTINEL, 0, ids)[None])
         return np.concatenate([text[:, :place], image, text[:, place + 1 :]], axis=1)
+
+
+def phase_names(inputs: Inputs, settings: Settings) -> tuple[str, ...]:
+    """All that a `Stopwatch` times, in its order."""
+    prefills = fitting(settings.prompt_lengths, inputs.contract.context_length)
+    answers = (DECODE, FIRST_TOKEN, END_TO_END) if holds_an_answer(inputs) else ()
+    return (LOAD, VISION, EMBEDDING, *(f"{PREFILL}.{length}" for length in prefills), *answers)
+
+
+def holds_an_answer(inputs: Inputs) -> bool:
+    """Whether the context has a position behind the question with its image."""
+    return inputs.num_prompt_positions < inputs.contract.context_length
 
 
 def fitting(lengths: tuple[int, ...], context_length: int) -> tuple[int, ...]:

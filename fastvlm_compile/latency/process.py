@@ -84,7 +84,7 @@ def _listen(
         child.stdin.write(encode(request, kind="request").encode())
         child.stdin.flush()  # and it stays open: it is the child's lifeline
     found: tuple[str, object] = ("nothing", None)
-    latest = ""
+    latest = "starting"
     for line in lines_and_ticks(results.fileno(), tick_s=_TICK_S):
         if line is not None:
             document = json.loads(line)
@@ -97,6 +97,8 @@ def _listen(
 
 
 def _ending(status: int, log: bytes) -> str:
+    if -status == signal.SIGKILL:
+        return "the process was killed (SIGKILL): most often for want of memory"
     if status < 0:
         return f"the process ended with signal {signal.Signals(-status).name}"
     words = [line for line in log.decode(errors="replace").splitlines() if line.strip()]

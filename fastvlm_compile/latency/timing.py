@@ -15,7 +15,7 @@ def time_runs(
     *,
     min_seconds: float,
     min_runs: int,
-    prepare: Callable[[], None] = lambda: None,
+    counted: Callable[[int], None],
 ) -> tuple[float, ...]:
     """Seconds of each counted run.
 
@@ -26,23 +26,25 @@ def time_runs(
         run: what is timed.
         min_seconds: that the counted runs take together.
         min_runs: at least 1.
-        prepare: called before each run, not timed.
+        counted: told between two runs how many are done.
     """
-    _warm_up(run, prepare, min_seconds)
+    _warm_up(run, min_seconds)
     samples: list[float] = []
     spent = 0.0
     while len(samples) < min_runs or (spent < min_seconds and len(samples) < MOST_RUNS):
-        prepare()
         samples.append(elapsed(run))
         spent += samples[-1]
+        counted(len(samples))
     return tuple(samples)
 
 
 def elapsed(run: Callable[[], object]) -> float:
-    """Seconds of one run, above 0."""
+    """Seconds of one run, above 0; to let go of what it returns is no part of it."""
     started = time.perf_counter_ns()
-    run()
-    return kept((time.perf_counter_ns() - started) / 1e9)
+    made = run()
+    seconds = kept((time.perf_counter_ns() - started) / 1e9)
+    del made
+    return seconds
 
 
 def kept(seconds: float) -> float:
@@ -50,10 +52,9 @@ def kept(seconds: float) -> float:
     return max(1e-9, round(seconds, _NANOSECONDS))
 
 
-def _warm_up(run: Callable[[], object], prepare: Callable[[], None], min_seconds: float) -> None:
+def _warm_up(run: Callable[[], object], min_seconds: float) -> None:
     ends = time.perf_counter() + min_seconds
     for _ in range(WARM_UP_RUNS):
-        prepare()
         run()
         if time.perf_counter() > ends:
             return

@@ -8,16 +8,17 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from fastvlm_compile.bundle.manifest import read_manifest
 from fastvlm_compile.latency.inputs import inputs_of
 from fastvlm_compile.latency.memory import peak_memory_bytes
-from fastvlm_compile.latency.phases import Stopwatch, fitting
+from fastvlm_compile.latency.phases import Stopwatch
 from fastvlm_compile.latency.probe import measure_speeds
 from fastvlm_compile.latency.request import Job, Request, decode_request, encode, not_run
-from fastvlm_compile.latency.subject import Subject, open_subject
+from fastvlm_compile.latency.subject import Subject, Weights, open_subject
 from fastvlm_compile.latency.work import Bounds
 from reference.errors import UserError
 from validation.latency.samples import VariantRun
@@ -59,38 +60,54 @@ def measure_variant(request: Request, job: Job, tell: Callable[[str], None]) -> 
     def reopen() -> Subject:
         return open_subject(bundle, manifest, job, settings.threads)
 
+    watch = Stopwatch(inputs, settings, request.num_new_tokens, tell)
     tell("opening")
-    subject = reopen()
-    watch = Stopwatch(subject, inputs, settings, request.num_new_tokens, tell)
-    watch.time_all()
-    peak = peak_memory_bytes()
-    separate = subject.project is not None
-    executor, weights = subject.executor, subject.weights()
+    opened = _timed(watch, reopen)
     watch.time_loads(reopen)
-    notes = [] if separate else ["the projector is part of the vision graph, and timed there"]
-    if not weights.decoder:
+    notes = watch.notes
+    if not opened.separate_projector:
+        notes.append("the projector is part of the vision graph, and timed there")
+    if not opened.weights.decoder:
         notes.append(
             "bytes of the graphs are not known: `onnx`, which reads them, is not installed"
         )
-    lengths = fitting(settings.prompt_lengths, manifest.contract.context_length)
-    for length in settings.prompt_lengths:
-        if length not in lengths:
-            context = manifest.contract.context_length
-            notes.append(f"prefill.{length} was left out: the context has {context} positions")
     if job.runtime == "coreml":
         from fastvlm_compile.latency.placement import placement_notes
 
         notes += placement_notes(bundle, manifest, job)
-    bounds = Bounds(inputs=inputs, weights=weights, separate_projector=separate)
+    bounds = Bounds(
+        inputs=inputs, weights=opened.weights, separate_projector=opened.separate_projector
+    )
     return VariantRun(
         runtime=job.runtime,
         variant=job.label,
-        executor=executor,
+        executor=opened.executor,
         status="measured",
         reason="",
         phases=watch.phases(bounds),
-        peak_memory_bytes=(peak,),
+        peak_memory_bytes=(opened.peak_memory_bytes,),
         notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """What is known of a variant that is not open any more."""
+
+    executor: str
+    weights: Weights
+    separate_projector: bool
+    peak_memory_bytes: int
+
+
+def _timed(watch: Stopwatch, open_it: Callable[[], Subject]) -> _Opened:
+    subject = open_it()
+    watch.time_all(subject)
+    return _Opened(
+        peak_memory_bytes=peak_memory_bytes(),
+        executor=subject.executor,
+        weights=subject.weights(),
+        separate_projector=subject.project is not None,
     )
 
 

@@ -12,6 +12,7 @@ from fastvlm_compile.quantize.hessians import InputMoments
 from fastvlm_compile.quantize.ledger import Ledger
 from fastvlm_compile.quantize.methods import Need, need_of, quantize_tensor, relative_error
 from fastvlm_compile.quantize.scheme import Shape
+from fastvlm_compile.quantize.source import DequantizedRows
 from fastvlm_compile.quantize.weights_file import QuantizedEntry
 from reference.checkpoint.names import EMBED_TOKENS
 from reference.config import FastVLMConfig
@@ -120,5 +121,5 @@ class Bench:
     def embeddings(self, token_ids: Tensor) -> Tensor:
         """Rows of the embedding, float32 [n, H]; as the head it comes last, so not quantized."""
         if EMBED_TOKENS in self._ledger.entries and not self.tied:
-            return self.weight(EMBED_TOKENS)[token_ids]
+            return DequantizedRows(self._ledger.read(EMBED_TOKENS))[token_ids]
         return self._checkpoint.read(EMBED_TOKENS)[token_ids].to(torch.float32)

@@ -12,12 +12,12 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from fastvlm_compile.quantize.calibration_plan import CalibrationPlan
 from reference.errors import UserError
 from reference.preprocess import preprocess
 from reference.prompt import PromptTokenizer, build_prompt, encode_prompt
@@ -36,27 +36,6 @@ FIRST_SCENE = 950_000_000
 
 class CalibrationError(UserError):
     """Calibration inputs cannot be made, or are missing or damaged."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrationPlan:
-    """How many inputs of each kind.
-
-    Attributes:
-        image_size: side S of the square that the vision tower sees, pixels.
-        fit: how an image becomes that square.
-        image_position: image before or after the question.
-        scenes: rendered scenes, one question with its answer each, kinds taking turns.
-        photographs: photographs, one of `prompts` each in turn.
-        prompts: each asked once without an image, too.
-    """
-
-    image_size: int
-    fit: Literal["pad", "crop"]
-    image_position: Literal["before", "after"]
-    scenes: int
-    photographs: int
-    prompts: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,29 +15,27 @@ of `products.py`, so the number of threads changes no byte.
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from fastvlm_compile.quantize.affine import search
 from fastvlm_compile.quantize.affine_kernels import Form
 from fastvlm_compile.quantize.affine_rows import as_rows, assemble, form_of, over_rows
 from fastvlm_compile.quantize.gptq_descent import COLUMNS, State, descend, row_errors
+from fastvlm_compile.quantize.gptq_factors import (
+    MAX_DAMPING,
+    Hessian,
+    HessianError,
+    check,
+    factorise,
+)
 from fastvlm_compile.quantize.gptq_kernels import Grids, Indices, round_with_feedback
-from fastvlm_compile.quantize.products import cholesky, product
+from fastvlm_compile.quantize.products import product
 from fastvlm_compile.quantize.scheme import Affine
 from fastvlm_compile.quantize.tensor import Codes, Floats, QuantizedTensor
-from reference.errors import UserError
 
-Doubles = npt.NDArray[np.float64]
-Hessian = npt.NDArray[np.float32] | Doubles
-
-_MAX_DAMPING = 1.0
+__all__ = ["HessianError", "gptq"]
 
 _ROWS_AT_ONCE = 8192
 """Rows do not depend on each other; a head of 150,000 takes ten times its codes if all at once."""
-
-
-class HessianError(UserError):
-    """The second moments of a layer's inputs cannot be used."""
 
 
 def gptq(
@@ -65,15 +63,15 @@ def gptq(
         SchemeError: see `affine.round_to_nearest`.
         HessianError: it is not finite, not symmetric, or no damping makes it definite.
     """
-    assert 0 <= percent_damp <= _MAX_DAMPING, f"damping {percent_damp}"
+    assert 0 <= percent_damp <= MAX_DAMPING, f"damping {percent_damp}"
     rows = as_rows(weight, scheme)
-    checked = _checked(hessian, rows.shape[1])
+    moments = check(hessian, rows.shape[1])
     positions = rows.shape[1] // weight.shape[1]
-    importance = np.diag(checked).reshape(-1, positions).mean(axis=1).astype(np.float32)
-    order = np.arange(len(checked))
+    importance = moments.diagonal.reshape(-1, positions).mean(axis=1).astype(np.float32)
+    order = np.arange(len(moments.diagonal))
     if act_order:
-        order = np.argsort(-np.diag(checked), kind="stable")
-    damped, feedback = _factorised(checked, order, percent_damp)
+        order = np.argsort(-moments.diagonal, kind="stable")
+    damped, feedback = factorise(moments, order, percent_damp)
     num_blocks = scheme.num_blocks(weight.shape)
     codes: Codes = np.empty(rows.shape, dtype=np.uint8)
     scales: Floats = np.empty((len(rows), num_blocks), dtype=np.float32)
@@ -88,50 +86,6 @@ def gptq(
             descend(state, damped)
         codes[part], scales[part], zeros[part] = state.codes, state.scales, state.zeros
     return assemble(scheme, weight.shape, codes, scales, zeros)
-
-
-def _checked(hessian: Hessian, size: int) -> Doubles:
-    """H with a mean of 1 on its diagonal, in float64; inputs that are always 0 have 1 there."""
-    assert hessian.shape == (size, size), f"second moments {hessian.shape} of {size} inputs"
-    with np.errstate(invalid="ignore"):  # infinity - infinity: refused below
-        wide: Doubles = (hessian.astype(np.float64) + hessian.T) / 2
-        diagonal = np.diag(wide)
-        alive = diagonal > 0
-        mean = float(diagonal[alive].mean()) if alive.any() else 1.0
-        skew = float(np.abs(wide - hessian).max())
-    if not (np.isfinite(wide).all() and (diagonal >= 0).all() and skew <= 1e-3 * mean):
-        raise HessianError(
-            "the second moments of a layer's inputs are not finite, negative or not symmetric",
-            hint="they are a mean of x x^T; collect them in float32, and look for NaN in the model",
-        )
-    wide /= mean
-    wide[~alive, ~alive] = 1.0
-    return wide
-
-
-def _factorised(hessian: Doubles, order: Indices, percent_damp: float) -> tuple[Floats, Floats]:
-    """The damped H, and U - 1 of H = U D U^T in the given order of columns, both float32 [F, F].
-
-    H itself is changed: it is damped in place.
-    """
-    backwards = order[::-1]
-    diagonal = np.diag(hessian).copy()
-    damping = percent_damp
-    while damping <= _MAX_DAMPING:
-        np.fill_diagonal(hessian, diagonal + damping)
-        try:
-            lower = cholesky(hessian[np.ix_(backwards, backwards)])
-        except np.linalg.LinAlgError:
-            damping = max(10 * damping, 1e-4)
-            continue
-        upper = lower[::-1, ::-1]
-        upper /= np.diag(upper).copy()
-        return hessian.astype(np.float32), np.ascontiguousarray(upper, dtype=np.float32)
-    raise HessianError(
-        f"the second moments of a layer's inputs have no Cholesky factor even with {_MAX_DAMPING} "
-        "of their mean added to the diagonal",
-        hint="they must be a mean of x x^T, which has no negative eigenvalues",
-    )
 
 
 def _start_of(rows: Floats, start: QuantizedTensor, form: Form) -> State:

@@ -4,6 +4,7 @@ The output error of a linear layer with weight error E is E H E^T summed over ro
 mean of x x^T over its inputs x (GPTQ, arXiv 2210.17323, section 3: H without its factor 2).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +14,8 @@ from fastvlm_compile.quantize.tensor import Floats
 
 _ROWS_AT_ONCE = 2048
 """Rows that one product takes in float32, which is exact enough; products are summed in float64."""
+
+_ROWS_OF_SUM = 1024
 
 
 @dataclass(kw_only=True)
@@ -27,6 +30,7 @@ class InputMoments:
     num_inputs: int
     full: bool
     _sum: Tensor = field(init=False)
+    _mean: Tensor | None = field(init=False, default=None)
     _num_rows: int = field(init=False, default=0)
     _waiting: list[Tensor] = field(init=False, default_factory=list)
     _num_waiting: int = field(init=False, default=0)
@@ -37,6 +41,7 @@ class InputMoments:
 
     def add(self, x: Tensor) -> None:
         """Inputs [..., I] in float32."""
+        assert self._mean is None, "the mean has been asked for"
         rows = x.detach().reshape(-1, self.num_inputs)
         self._num_rows += len(rows)
         if not self.full:
@@ -48,24 +53,43 @@ class InputMoments:
             self._flush()
 
     def hessian(self) -> Floats:
-        """float32 [I, I], the mean over all inputs."""
+        """float32 [I, I], the mean over all inputs: from now on there is no more, and no less.
+
+        The sums are given up for it, which take twice the memory.
+        """
         assert self.full, "only the diagonal was gathered"
-        self._flush()
-        return self._mean(self._sum)
+        if self._mean is None:
+            self._flush()
+            self._mean = torch.empty(self._sum.shape, dtype=torch.float32)
+            for block in _blocks(self.num_inputs):
+                self._mean[block] = self._averaged(self._sum[block])
+            self._sum = torch.empty(0)
+        mean: Floats = self._mean.numpy()
+        return mean
 
     def importance(self) -> Floats:
         """float32 [I], the diagonal: the mean square of each input."""
         self._flush()
-        diagonal = self._sum.diagonal() if self.full else self._sum
-        return self._mean(diagonal)
+        if self._mean is not None:
+            means = self._mean.diagonal().contiguous()
+        else:
+            means = self._averaged(self._sum.diagonal() if self.full else self._sum)
+        importance: Floats = means.numpy()
+        return importance
 
-    def _mean(self, total: Tensor) -> Floats:
+    def _averaged(self, total: Tensor) -> Tensor:
         assert self._num_rows > 0, "no inputs were seen"
-        mean: Floats = (total / self._num_rows).float().numpy()
-        return mean
+        return (total / self._num_rows).float()
 
     def _flush(self) -> None:
         if self._waiting:
             rows = torch.cat(self._waiting)
-            self._sum += rows.T @ rows
+            for block in _blocks(self.num_inputs):
+                self._sum[block] += rows[:, block].T @ rows
             self._waiting, self._num_waiting = [], 0
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    """Rows of a square matrix, so few that what is made of them is small beside it."""
+    for start in range(0, size, _ROWS_OF_SUM):
+        yield slice(start, start + _ROWS_OF_SUM)

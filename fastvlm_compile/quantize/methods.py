@@ -8,7 +8,7 @@ import numpy as np
 from fastvlm_compile.quantize.choice import Choice
 from fastvlm_compile.quantize.hessians import InputMoments
 from fastvlm_compile.quantize.roles import Role, role_of
-from fastvlm_compile.quantize.scheme import Affine, Palette, Shape, check_scheme, describe
+from fastvlm_compile.quantize.scheme import Palette, Shape, check_scheme, describe
 from fastvlm_compile.quantize.tensor import Floats, QuantizedTensor
 from reference.errors import UserError
 
@@ -95,32 +95,11 @@ def quantize_tensor(
 
 def relative_error(weight: Floats, tensor: QuantizedTensor) -> float:
     """|weight - dequantized| / |weight|, Frobenius norms; 0 for a zero weight."""
-    step = _row_step(tensor)
     error = total = 0.0
-    for start in range(0, len(weight), step):
-        rows = slice(start, start + step)
-        difference = _rows_of(tensor, rows).dequantize()
+    for start in range(0, len(weight), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        difference = tensor.rows(rows).dequantize()
         difference -= weight[rows]
         error += float(np.square(difference).sum(dtype=np.float64))
         total += float(np.square(weight[rows]).sum(dtype=np.float64))
     return float(np.sqrt(error / total)) if total > 0 else 0.0
-
-
-def _row_step(tensor: QuantizedTensor) -> int:
-    """Rows to take at once: whole groups of a palette."""
-    group = tensor.scheme.group_size if isinstance(tensor.scheme, Palette) else 1
-    return _ROWS_AT_ONCE if group == 0 else max(1, _ROWS_AT_ONCE // group) * group
-
-
-def _rows_of(tensor: QuantizedTensor, rows: slice) -> QuantizedTensor:
-    scheme, tables = tensor.scheme, tensor.tables
-    if isinstance(scheme, Palette) and scheme.group_size:
-        tables = tables[rows.start // scheme.group_size : -(-rows.stop // scheme.group_size)]
-    has_scales = isinstance(scheme, Affine) or scheme.channel_scale
-    return QuantizedTensor(
-        scheme=scheme,
-        codes=tensor.codes[rows],
-        scales=tensor.scales[rows] if has_scales else tensor.scales,
-        zero_points=tensor.zero_points[rows] if tensor.zero_points.size else tensor.zero_points,
-        tables=tables,
-    )

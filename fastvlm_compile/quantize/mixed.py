@@ -1,7 +1,7 @@
 """`mixed`: bits for each tensor of the language model, by measured sensitivity, within a budget."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,11 +16,15 @@ from fastvlm_compile.quantize.sensitivity import (
     Prompt,
     QuantizeFunction,
     Sensitivities,
+    embed,
 )
+from fastvlm_compile.quantize.source import DequantizedRows
 from fastvlm_compile.quantize.target_bytes import stored_bytes
-from fastvlm_compile.quantize.tensor import QuantizedTensor
-from reference.checkpoint.names import EMBED_TOKENS, to_module
-from reference.fastvlm import FastVLM
+from reference.checkpoint.names import EMBED_TOKENS
+from reference.config import FastVLMConfig
+from reference.loading import build
+from reference.lockstep import through_layers
+from reference.weights import Rows, Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,21 +108,66 @@ def method_of(name: str, scheme: Quantized) -> Method:
 
 @torch.inference_mode()
 def together(
-    model: FastVLM,
+    probe: Probe,
+    weights: Weights,
     prompts: Sequence[Prompt],
     schemes: Mapping[str, Quantized],
     quantize: QuantizeFunction,
 ) -> float:
-    """Mean KL of the model with all these tensors quantized; the model is unchanged afterwards."""
-    probe = Probe(model, prompts)
-    originals: dict[str, Tensor] = {}
-    try:
-        for name, scheme in schemes.items():
-            parameter = model.get_parameter(to_module(name))
-            originals[name] = parameter.data
-            tensor: QuantizedTensor = quantize(name, parameter.data, scheme)
-            parameter.data = torch.from_numpy(tensor.dequantize())
-        return probe.kl_mean(first_layer=-1)
-    finally:
-        for name, original in originals.items():
-            model.get_parameter(to_module(name)).data = original
+    """Mean KL from a model to the one with all these tensors quantized, each when it is to run.
+
+    Args:
+        probe: of the unchanged model.
+        weights: what that was made from.
+        prompts: those of the probe.
+        schemes: how tensors of the language model are stored, by canonical name.
+        quantize: canonical name, weight, scheme -> quantized tensor.
+    """
+    on_the_way = QuantizedOnTheWay(weights, schemes, quantize)
+    changed = build(on_the_way, resident_bytes=0)
+    return probe.kl_mean(changed, through_layers(changed.language, embed(changed, prompts)))
+
+
+class QuantizedOnTheWay:
+    """Weights of which some are quantized when they are read, and dequantized again."""
+
+    def __init__(
+        self, weights: Weights, schemes: Mapping[str, Quantized], quantize: QuantizeFunction
+    ) -> None:
+        self._weights = weights
+        self._schemes = schemes
+        self._quantize = quantize
+        self._embedding: Rows | None = None
+
+    @property
+    def config(self) -> FastVLMConfig:
+        """The weights'."""
+        return self._weights.config
+
+    @property
+    def tensors(self) -> Iterable[str]:
+        """The weights'."""
+        return self._weights.tensors
+
+    @property
+    def tied(self) -> bool:
+        """The weights'."""
+        return self._weights.tied
+
+    def read(self, name: str) -> Tensor:
+        """The whole tensor, float32 where it is quantized."""
+        return self.rows(name)[:] if name in self._schemes else self._weights.read(name)
+
+    def rows(self, name: str) -> Rows:
+        """The tensor by rows. The embedding is quantized once, also where it is the head."""
+        if name not in self._schemes:
+            return self._weights.rows(name)
+        if name != EMBED_TOKENS:
+            return self._quantized(name)
+        if self._embedding is None:
+            self._embedding = self._quantized(name)
+        return self._embedding
+
+    def _quantized(self, name: str) -> Rows:
+        weight = self._weights.read(name).to(torch.float32)
+        return DequantizedRows(self._quantize(name, weight, self._schemes[name]))

@@ -2,23 +2,27 @@
 
 The loss of a candidate is the mean KL divergence, over the positions of the calibration prompts,
 from the float32 model to the model in which one tensor is replaced. Everything before the tensor's
-layer is unchanged, so each run starts there, from kept hidden states.
+layer is unchanged, so each run starts there; all candidates of one layer go on together, so that a
+model that is streamed is read once for them.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from fastvlm_compile.progress import Progress
 from fastvlm_compile.quantize.scheme import Quantized, Shape, describe
 from fastvlm_compile.quantize.tensor import QuantizedTensor
-from reference.checkpoint.names import EMBED_TOKENS, to_module
+from reference.checkpoint.names import EMBED_TOKENS, LM_HEAD
 from reference.fastvlm import FastVLM
-from reference.qwen2 import attention_bias, rotary_embedding
+from reference.lockstep import surroundings, through_layers
+from reference.streaming import RowsOfTable
+from reference.weights import Weights
 from validation.progress import Steps
 
 MAX_LOGIT_VALUES = 4_000_000
@@ -58,6 +62,7 @@ Sensitivities = Mapping[str, Sensitivity]
 @torch.inference_mode()
 def measure_sensitivity(
     model: FastVLM,
+    weights: Weights,
     prompts: Sequence[Prompt],
     *,
     names: Sequence[str],
@@ -68,29 +73,31 @@ def measure_sensitivity(
     """Quantizes one tensor at a time in every way.
 
     Args:
-        model: float32; unchanged afterwards.
+        model: float32, streamed or not; it is not changed.
+        weights: what it was made from.
         prompts: at least one.
         names: canonical names of tensors of the language model.
         schemes: the ways.
         quantize: canonical name, weight, scheme -> quantized tensor.
         progress: told of every candidate.
     """
-    probe = Probe(model, prompts)
     steps = Steps(progress, len(names) * len(schemes))
-    found = {}
-    for name in names:
-        parameter = model.get_parameter(to_module(name))
-        original = parameter.data
-        candidates = []
+    candidates: dict[str, list[Candidate]] = {name: [] for name in names}
+    shapes: dict[str, Shape] = {}
+
+    def replacements(name: str) -> Iterator[tuple[Quantized, Tensor]]:
         for scheme in schemes:
             steps.begin(f"{describe(scheme)} of {name}")
-            parameter.data = torch.from_numpy(quantize(name, original, scheme).dequantize())
-            kl_mean = probe.kl_mean(first_layer=layer_of(name))
-            parameter.data = original
-            candidates.append(Candidate(scheme=scheme, kl_mean=kl_mean))
-        found[name] = Sensitivity(shape=tuple(original.shape), candidates=tuple(candidates))
+            quantized = quantize(name, weights.read(name).to(torch.float32), scheme)
+            shapes[name] = quantized.shape
+            yield scheme, torch.from_numpy(quantized.dequantize())
+
+    for name, scheme, kl_mean in _Experiment(model, prompts, weights, replacements).run(names):
+        candidates[name].append(Candidate(scheme=scheme, kl_mean=kl_mean))
     steps.end()
-    return found
+    return {
+        name: Sensitivity(shape=shapes[name], candidates=tuple(candidates[name])) for name in names
+    }
 
 
 def layer_of(name: str) -> int:
@@ -102,66 +109,141 @@ def layer_of(name: str) -> int:
     return int(match[1]) if match else 1 << 30
 
 
-class Probe:
-    """The prompts with everything about the unchanged model that a changed one is compared with.
+Measured = tuple[str, Quantized, float]
+"""Name of the one tensor that was replaced, how, and the mean KL."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Branch:
+    """A run of all prompts that one replaced tensor has turned aside."""
+
+    name: str
+    scheme: Quantized
+    states: list[Tensor]
+
+
+class _Experiment:
+    """The unchanged model on its way through the layers; at each, changed ones branch off.
 
     Args:
-        model: whose language model will be changed in place between calls of `kl_mean`.
+        model, prompts, weights: see `measure_sensitivity`.
+        replacements: every way to store a tensor, and the weight that then stands in its place.
+    """
+
+    def __init__(
+        self,
+        model: FastVLM,
+        prompts: Sequence[Prompt],
+        weights: Weights,
+        replacements: Callable[[str], Iterator[tuple[Quantized, Tensor]]],
+    ) -> None:
+        self._model = model
+        self._prompts = prompts
+        self._tied = weights.tied
+        self._replacements = replacements
+        self._probe = Probe(model, prompts)
+
+    def run(self, names: Sequence[str]) -> Iterator[Measured]:
+        """In the order of the layers."""
+        if EMBED_TOKENS in names:
+            yield from self._embedding()
+        states = embed(self._model, self._prompts)
+        for index, layer in enumerate(self._model.language.layers):
+            behind = self._through(layer, states, {})
+            branches = [
+                _Branch(name=name, scheme=scheme, states=self._through(layer, states, changed))
+                for name in names
+                if layer_of(name) == index
+                for scheme, changed in self._changes(name, f"model.layers.{index}.")
+            ]
+            yield from self._measured(branches, first_layer=index + 1)
+            states = behind
+        if LM_HEAD in names:
+            for scheme, weight in self._replacements(LM_HEAD):
+                yield LM_HEAD, scheme, self._probe.kl_mean(self._model, states, head=weight)
+
+    def _embedding(self) -> Iterator[Measured]:
+        """One way at a time, for the table is large. A tied one is the head, too."""
+        for scheme, weight in self._replacements(EMBED_TOKENS):
+            language = self._model.language
+            unchanged = language.embed_tokens
+            language.add_module("embed_tokens", RowsOfTable(weight, weight.dtype))
+            try:
+                embeds = embed(self._model, self._prompts)
+            finally:
+                language.add_module("embed_tokens", unchanged)
+            states = through_layers(language, embeds)
+            head = weight if self._tied else None
+            yield EMBED_TOKENS, scheme, self._probe.kl_mean(self._model, states, head=head)
+
+    def _changes(self, name: str, prefix: str) -> Iterator[tuple[Quantized, dict[str, Tensor]]]:
+        for scheme, weight in self._replacements(name):
+            yield scheme, {name.removeprefix(prefix): weight}
+
+    def _through(
+        self, layer: nn.Module, states: Sequence[Tensor], changed: Mapping[str, Tensor]
+    ) -> list[Tensor]:
+        """One layer, with some of its tensors replaced."""
+        language = self._model.language
+        return [
+            functional_call(layer, dict(changed), (x, *surroundings(language, x), None))[0]
+            for x in states
+        ]
+
+    def _measured(self, branches: Sequence[_Branch], first_layer: int) -> Iterator[Measured]:
+        together = [x for branch in branches for x in branch.states]
+        last = through_layers(self._model.language, together, first_layer=first_layer)
+        for number, branch in enumerate(branches):
+            mine = slice(number * len(self._prompts), (number + 1) * len(self._prompts))
+            yield branch.name, branch.scheme, self._probe.kl_mean(self._model, last[mine])
+
+
+class Probe:
+    """The distributions of an unchanged model, to compare a changed one with. It is not kept.
+
+    Args:
+        model: unchanged.
         prompts: at least one.
     """
 
     def __init__(self, model: FastVLM, prompts: Sequence[Prompt]) -> None:
         assert prompts, "nothing to measure on"
-        self._model = model
-        self._prompts = prompts
-        self._states = [self._hidden_states(prompt) for prompt in prompts]
-        self._expected = [self._log_probabilities(states[-1]) for states in self._states]
+        states = through_layers(model.language, embed(model, prompts))
+        self._expected = [_log_probabilities(model, x, None) for x in states]
 
-    @torch.inference_mode()
-    def kl_mean(self, *, first_layer: int) -> float:
-        """Mean KL(unchanged || as it is now), nats a position.
+    def kl_mean(
+        self,
+        model: FastVLM,
+        states: Sequence[Tensor],
+        *,
+        head: Tensor | None = None,
+    ) -> float:
+        """Mean KL(unchanged || changed), nats a position.
 
         Args:
-            first_layer: nothing before this layer has changed; -1 if the embedding has.
+            model: whose norm and head come after the layers.
+            states: of every prompt [1, L, H], what the changed layers gave.
+            head: a weight [V, H] that stands for the head's.
         """
         total, count = 0.0, 0
-        for prompt, states, expected in zip(
-            self._prompts, self._states, self._expected, strict=True
-        ):
-            x = (
-                self._embed(prompt)
-                if first_layer < 0
-                else states[min(first_layer, len(states) - 1)]
-            )
-            *_, last = self._run(x, max(first_layer, 0))
-            found = self._log_probabilities(last)
+        for x, expected in zip(states, self._expected, strict=True):
+            found = _log_probabilities(model, x, head)
             kl = F.kl_div(found, expected, reduction="none", log_target=True)
             # numpy's sum has one order; PyTorch's depends on the number of threads.
             total += max(0.0, float(kl.numpy().sum()))  # rounding may leave -1e-9
             count += len(expected)
         return total / count
 
-    def _embed(self, prompt: Prompt) -> Tensor:
-        return self._model.splice(prompt.input_ids, prompt.image_features)
 
-    def _hidden_states(self, prompt: Prompt) -> list[Tensor]:
-        return self._run(self._embed(prompt), 0)
+def embed(model: FastVLM, prompts: Sequence[Prompt]) -> list[Tensor]:
+    """What the first layer is given, [1, L, H] of each prompt."""
+    return [model.splice(each.input_ids, each.image_features) for each in prompts]
 
-    def _run(self, x: Tensor, first_layer: int) -> list[Tensor]:
-        """Hidden states [1, L, H] before layer `first_layer`, and after it and every later one."""
-        language = self._model.language
-        length = x.shape[1]
-        rotary = rotary_embedding(torch.arange(length)[None], language.config)
-        bias = attention_bias(torch.ones(1, length, dtype=torch.long), length, x.dtype)
-        states = [x]
-        for layer in language.layers[first_layer:]:
-            x, _ = layer(x, rotary, bias, None)
-            states.append(x)
-        return states
 
-    def _log_probabilities(self, x: Tensor) -> Tensor:
-        """[K, V] of the last K positions."""
-        language = self._model.language
-        count = max(1, MAX_LOGIT_VALUES // language.config.vocab_size)
-        logits: Tensor = language.lm_head(language.norm(x[0, -count:]))
-        return F.log_softmax(logits.float(), dim=-1)
+def _log_probabilities(model: FastVLM, x: Tensor, weight: Tensor | None) -> Tensor:
+    """[K, V] of the last K positions of hidden states [1, L, H], by the model's head or another."""
+    language = model.language
+    count = max(1, MAX_LOGIT_VALUES // language.config.vocab_size)
+    states = language.norm(x[0, -count:])
+    logits: Tensor = language.lm_head(states) if weight is None else F.linear(states, weight)
+    return F.log_softmax(logits.float(), dim=-1)

@@ -4,7 +4,7 @@
 wrote, read back, must give the same `QuantizedTensor` bit for bit.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,10 @@ from fastvlm_compile.quantize.scheme import (
 Codes = npt.NDArray[np.uint8]
 Halves = npt.NDArray[np.float16]
 Floats = npt.NDArray[np.float32]
+
+
+_VALUES_AT_ONCE = 2**20
+"""That are dequantized at once: temporaries stay small, and in the caches."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,8 +73,33 @@ class QuantizedTensor:
         """Of `size_bytes`."""
         return 8 * self.size_bytes / self.codes.size
 
+    def rows(self, index: slice | npt.NDArray[np.int64]) -> "QuantizedTensor":
+        """Some of the output channels: those of a slice, or of ids [n]."""
+        scheme, tables = self.scheme, self.tables
+        if isinstance(scheme, Palette) and scheme.group_size > 1:
+            groups = np.arange(len(self.codes))[index] // scheme.group_size
+            scheme, tables = replace(scheme, group_size=1), tables[groups]
+        elif isinstance(scheme, Palette) and scheme.group_size:
+            tables = tables[index]
+        return QuantizedTensor(
+            scheme=scheme,
+            codes=self.codes[index],
+            scales=self.scales[index] if self.scales.size else self.scales,
+            zero_points=self.zero_points[index] if self.zero_points.size else self.zero_points,
+            tables=tables,
+        )
+
     def dequantize(self) -> Floats:
         """The weight in float32, [O, I, ...]. Every product is exact or rounded once."""
+        values = np.empty(self.shape, dtype=np.float32)
+        step = max(1, _VALUES_AT_ONCE // values[0].size)
+        for start in range(0, len(values), step):
+            rows = slice(start, start + step)
+            values[rows] = self.rows(rows)._dequantized()
+        return values
+
+    def _dequantized(self) -> Floats:
+        """All rows at once, with temporaries of several times their size."""
         if isinstance(self.scheme, Affine):
             return dequantize_affine(
                 self.codes, self.scales, self.effective_zero_points(), self.scheme

@@ -10,6 +10,7 @@ from fastvlm_compile.report.html import Markup, join, tag
 from fastvlm_compile.report.page_data import ReportData
 from fastvlm_compile.report.page_gates import failed_section, gates_section
 from fastvlm_compile.report.page_latency import latency_section, speed_section
+from fastvlm_compile.report.page_layers import layers_section
 from fastvlm_compile.report.page_sections import (
     consumers_section,
     origin_section,
@@ -71,6 +72,7 @@ def _sections(data: ReportData) -> Sequence[Section]:
         ("quality", "Bytes against quality", quality_section(data)),
         ("speed", "Quality against speed", speed_section(data)),
         ("gates", "Gates", gates_section(data)),
+        ("layers", "Error layer by layer", layers_section(data)),
         ("latency", "Latency", latency_section(data)),
         ("stages", "Stages of the build", stages_section(data)),
         ("consumers", "Who loaded it", consumers_section(data)),

@@ -13,6 +13,7 @@ from validation.consumers.outcome import Outcome
 from validation.gates import GateRow
 from validation.latency.samples import LatencyRun
 from validation.latency.summary import Summary
+from validation.layer_curves import LayerCurve
 
 SCHEMA = 1
 
@@ -121,6 +122,8 @@ class ReportData:
     source: Source
     variants: tuple[VariantLine, ...]
     gates: tuple[GateRow, ...]
+    layers: tuple[LayerCurve, ...]
+    """One for each quantization; none where the build measured none."""
     latency: Latency | None
     """None where nothing was measured."""
     stages: Stages

@@ -25,15 +25,18 @@ from fastvlm_compile.store import Store
 from fastvlm_compile.tree_digest import sha256_of
 from validation.gate_table import executor_notes
 from validation.gates import GateRow, judge
-from validation.latency.samples import LatencyRun, read_run
+from validation.latency.pair import read_one
+from validation.latency.samples import LatencyRun
 from validation.latency.summary import summarize
 from validation.latency.table import warnings_of
+from validation.layer_curves import LAYERS_FILE, LayerCurve, read_layers
 from validation.measurement import Measurement
 from validation.parity_file import ParityReport, read_parity
 from validation.typed_json import from_plain, to_plain
 
 LATENCY = "reports/latency.json"
 """Where samples are looked for if no file is named."""
+LAYERS = f"reports/{LAYERS_FILE}"
 _MEND = "build the bundle again, or copy it again from where it was whole"
 
 
@@ -79,6 +82,7 @@ def read_report(request: ReportRequest) -> ReportData:
         source=_source(manifest),
         variants=_variants(manifest, variant_rows(parity.measurements), gates),
         gates=gates,
+        layers=_layers(folder, manifest),
         latency=_latency(request, manifest),
         stages=stages_of(folder, manifest.name, request.store),
         consumers=manifest.consumers,
@@ -96,20 +100,33 @@ def _checked_types(manifest: Manifest, folder: Path) -> Manifest:
 
 
 def _parity(folder: Path, manifest: Manifest) -> ParityReport:
-    path = folder / PARITY
-    recorded = next((file for file in manifest.files if file.path == PARITY), None)
-    if not path.is_file():
+    if not (folder / PARITY).is_file():
         raise BundleError(
             f"{folder}: no {PARITY}, so nothing is known of what it is worth",
             hint="build the bundle again: every build writes it",
         )
-    report = read_parity(path)
-    if recorded is None or recorded.sha256 != sha256_of(path):
+    report = read_parity(folder / PARITY)
+    _refuse_changed(folder, manifest, PARITY)
+    return report
+
+
+def _layers(folder: Path, manifest: Manifest) -> tuple[LayerCurve, ...]:
+    """None in a bundle without quantized variants, or of a build that did not measure them yet."""
+    if not (folder / LAYERS).is_file() and all(file.path != LAYERS for file in manifest.files):
+        return ()
+    report = read_layers(folder / LAYERS)
+    _refuse_changed(folder, manifest, LAYERS)
+    return report.curves
+
+
+def _refuse_changed(folder: Path, manifest: Manifest, name: str) -> None:
+    """A file that the manifest does not know as it is."""
+    recorded = next((file for file in manifest.files if file.path == name), None)
+    if recorded is None or recorded.sha256 != sha256_of(folder / name):
         raise BundleError(
-            f"{path}: this is not the file that the build wrote",
+            f"{folder / name}: this is not the file that the build wrote",
             hint=f"`fastvlm-compile verify {folder}` lists all that is wrong",
         )
-    return report
 
 
 def _verdict(gates: Sequence[GateRow], recipe: Recipe | None) -> Verdict:
@@ -192,7 +209,7 @@ def _latency(request: ReportRequest, manifest: Manifest) -> Latency | None:
     path = request.latency or (own if own.is_file() else None)
     if path is None:
         return None
-    run = read_run(path)
+    run = read_one(path)
     if run.bundle != manifest.name:
         raise BundleError(
             f"{path}: these times are of the bundle {run.bundle!r}, not of {manifest.name!r}",

@@ -6,7 +6,8 @@ from fastvlm_compile.bundle.consumers import manifest_as_built
 from fastvlm_compile.key import Ingredients
 from fastvlm_compile.latest import Published, load_record
 from fastvlm_compile.report.page_data import StageLine, Stages
-from fastvlm_compile.store import EntryManifest, Store
+from fastvlm_compile.store import Store
+from fastvlm_compile.store_entry import EntryManifest
 
 
 def stages_of(bundle: Path, name: str, store: Store) -> Stages:

@@ -13,6 +13,15 @@ _COLOURS = {
     "coreml": ("#b54708", "#ffa657"),
     "mlx": ("#00745a", "#4ed8a5"),
 }
+_SERIES = (
+    _COLOURS["onnx"],
+    _COLOURS["coreml"],
+    _COLOURS["mlx"],
+    ("#8250df", "#c9a4ff"),
+)
+_DASHES = ("none", "7 4", "2 3")
+NUM_SERIES = len(_SERIES) * len(_DASHES)
+"""Curves that can be told apart by their colour and their dashes."""
 NAMES = {"onnx": "ONNX", "coreml": "Core ML", "mlx": "MLX"}
 """Targets that can be drawn, and how they are called."""
 
@@ -28,10 +37,20 @@ text{font-family:system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif;fon
 .middle{text-anchor:middle}"""
 
 
-def style() -> str:
-    """The `<style>` of the plot; the page's colour scheme decides."""
-    dark = f"@media (prefers-color-scheme:dark){{\n{_rules(1)}\n}}"
-    return element("style", f"{_FIXED}\n{_rules(0)}\n{dark}")
+def style(*, num_series: int = 0) -> str:
+    """The `<style>` of the plot; the page's colour scheme decides.
+
+    Args:
+        num_series: curves that the plot has, see `series`.
+    """
+    light, dark = (f"{_rules(theme)}{_series_rules(theme, num_series)}" for theme in (0, 1))
+    media = f"@media (prefers-color-scheme:dark){{\n{dark}\n}}"
+    return element("style", f"{_FIXED}\n{light}\n{media}")
+
+
+def series(index: int) -> str:
+    """The class of a curve, of what marks it and of its label; after `NUM_SERIES` they repeat."""
+    return f"s{index % NUM_SERIES}"
 
 
 def mark(target: str, x: float, y: float, radius: float, *inside: str) -> str:
@@ -54,6 +73,20 @@ def mark(target: str, x: float, y: float, radius: float, *inside: str) -> str:
     corners = ((x, top), (x + 1.15 * radius, bottom), (x - 1.15 * radius, bottom))
     points = " ".join(f"{spell(cx)},{spell(cy)}" for cx, cy in corners)
     return element("polygon", *inside, class_=class_, points=points)
+
+
+def _series_rules(theme: int, count: int) -> str:
+    rules = []
+    for index in range(min(count, NUM_SERIES)):
+        colour = _SERIES[index % len(_SERIES)][theme]
+        dashes = _DASHES[index // len(_SERIES)]
+        rules += [
+            f".s{index}{{fill:{colour}}}",
+            f".curve.s{index}{{fill:none;stroke:{colour};stroke-width:1.6px;"
+            f"stroke-dasharray:{dashes}}}",
+            f".leader.s{index}{{fill:none;stroke:{colour}}}",
+        ]
+    return "".join(f"\n{rule}" for rule in rules)
 
 
 def _rules(theme: int) -> str:

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
     from fastvlm_compile.quantize.calibration import Calibration
     from fastvlm_compile.quantize.scheme import Quantized
-    from fastvlm_compile.quantize.sensitivity import Prompt
+    from fastvlm_compile.quantize.sensitivity import Probe, Prompt
     from fastvlm_compile.quantize.tensor import QuantizedTensor
+    from reference.checkpoint.tensors import Checkpoint
     from reference.fastvlm import FastVLM
 
 
@@ -69,6 +70,7 @@ def sensitivity(
     from reference.checkpoint.names import LM_HEAD
     from reference.checkpoint.tensors import open_checkpoint
     from reference.loading import build
+    from reference.streaming import RESIDENT_BYTES
 
     checkpoint = open_checkpoint(inputs["weights"])
     names = [
@@ -77,10 +79,12 @@ def sensitivity(
         if role_of(name, info.shape) in ("embedding", "head", "language")
         and not (name == LM_HEAD and checkpoint.tied)
     ]
-    model = build(checkpoint)
+    # A large embedding or head, quantized, stands beside what is resident: little may be.
+    model = build(checkpoint, resident_bytes=RESIDENT_BYTES // 4)
     prompts = _prompts(model, open_calibration(inputs["calibration"]), config.mixed_positions)
     measured = measure_sensitivity(
         model,
+        checkpoint,
         prompts,
         names=names,
         schemes=CANDIDATES[config.family],
@@ -103,15 +107,15 @@ def policy(config: PolicyConfig, inputs: Mapping[str, Path], out: Path, progress
     from fastvlm_compile.quantize.mixed import choose_mixed, describe_policy, together
     from fastvlm_compile.quantize.policy_file import read_sensitivities, write_policy
     from reference.checkpoint.tensors import open_checkpoint
-    from reference.loading import build
 
     sensitivities = read_sensitivities(inputs["sensitivity"])
     progress(0, 2, "choosing bits")
     schemes = choose_mixed(sensitivities, target=config.target, mean_bits=config.mixed_bits)
     progress(1, 2, "measuring the choice")
-    model = build(open_checkpoint(inputs["weights"]))
-    prompts = _prompts(model, open_calibration(inputs["calibration"]), config.mixed_positions)
-    measured_kl = together(model, prompts, schemes, _quantize)
+    checkpoint = open_checkpoint(inputs["weights"])
+    opened = open_calibration(inputs["calibration"])
+    probe, prompts = _probe(checkpoint, opened, config.mixed_positions)
+    measured_kl = together(probe, checkpoint, prompts, schemes, _quantize)
     progress(2, 2, "policy measured")
     write_policy(
         out,
@@ -157,6 +161,19 @@ def _quantize(name: str, weight: "Tensor", scheme: "Quantized") -> "QuantizedTen
     palette = isinstance(scheme, Palette)
     choice = Choice(scheme=scheme, method="clustering" if palette else "search")
     return quantize_tensor(weight.numpy(), choice, None)
+
+
+def _probe(
+    checkpoint: "Checkpoint", calibration: "Calibration", num_positions: int
+) -> "tuple[Probe, list[Prompt]]":
+    """The unchanged model is gone afterwards: a changed one takes its room."""
+    from fastvlm_compile.quantize.sensitivity import Probe
+    from reference.loading import build
+    from reference.streaming import RESIDENT_BYTES
+
+    model = build(checkpoint, resident_bytes=RESIDENT_BYTES // 4)
+    prompts = _prompts(model, calibration, num_positions)
+    return Probe(model, prompts), prompts
 
 
 def _prompts(model: "FastVLM", calibration: "Calibration", num_positions: int) -> "list[Prompt]":

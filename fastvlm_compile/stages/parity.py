@@ -74,21 +74,25 @@ def reference(
 ) -> None:
     """Runs the reference with dequantized weights; writes `parity.json`: what quantization costs.
 
-    Beside it, `outputs.safetensors` has what it returned, by the names of the goldens' arrays.
+    Beside it, `outputs.safetensors` has what it returned, by the names of the goldens' arrays, and
+    `layers.json` the error behind every layer.
 
     Args:
         config: see `ReferenceParityConfig`.
         inputs: `golden`, `checkpoint` (its `processor/`), `weights`, a checkpoint in any layout,
             and its quantized tensors: `quantized_language`, maybe `quantized_vision`.
         out: an empty directory.
-        progress: told of every image, case and task scene.
+        progress: told of every image, case, task scene and layer.
     """
     from fastvlm_compile.quantize.source import DequantizedCheckpoint
     from fastvlm_compile.quantize.weights_file import open_quantized
     from reference.checkpoint.tensors import open_checkpoint
     from reference.loading import build
     from reference.prompt import load_tokenizer
+    from reference.streaming import RESIDENT_BYTES
     from validation.golden_file import open_goldens
+    from validation.layer_curves import LAYERS_FILE, LayerReport, write_layers
+    from validation.layer_errors import measure_layers
     from validation.package_outputs import write_outputs
     from validation.parity_file import ParityReport, write_parity
     from validation.quantized_reference import measure_reference
@@ -97,16 +101,27 @@ def reference(
     parts = [inputs[role] for role in sorted(inputs) if role.startswith("quantized_")]
     checkpoint = open_checkpoint(inputs["weights"])
     quantized = DequantizedCheckpoint(checkpoint=checkpoint, quantized=open_quantized(*parts))
+    # Two models at once, each with a tower besides: together they keep half of what one may.
+    budget = RESIDENT_BYTES // 4
+    models = (build(quantized, resident_bytes=budget), build(checkpoint, resident_bytes=budget))
+    goldens = open_goldens(inputs["golden"])
     measurements, outputs = measure_reference(
-        build(quantized),
-        build(checkpoint),
+        *models,
         variant=config.variant,
         tolerance=Tolerance(rtol=config.rtol, atol=config.atol),
-        goldens=open_goldens(inputs["golden"]),
+        goldens=goldens,
         tokenizer=load_tokenizer(inputs["checkpoint"] / "processor"),
         progress=progress,
     )
     write_outputs(out, outputs)
+    curve = measure_layers(
+        *models,
+        variant=config.variant,
+        executor=outputs.executor,
+        goldens=goldens,
+        progress=progress,
+    )
+    write_layers(out / LAYERS_FILE, LayerReport(curves=(curve,)))
     write_parity(out / PARITY_FILE, ParityReport(measurements=measurements))
 
 
@@ -132,16 +147,17 @@ def onnx(
 
     goldens = open_goldens(inputs["golden"])
     paths = graphs_in_stages(inputs, suffix=config.suffix, vision_suffix=config.vision_suffix)
+    dequantized = _dequantized(goldens, inputs)
     measurements = measure_onnx(
         OnnxParity(
             variant=config.variant,
             logits=config.logits,
             tolerance=Tolerance(rtol=config.rtol, atol=config.atol),
             left_padding=config.left_padding,
-            dequantized=_dequantized(goldens, inputs),
+            dequantized=dequantized,
         ),
         goldens=goldens,
-        runtime=OnnxRuntime(paths, threads=config.threads),
+        runtime=OnnxRuntime(paths, threads=config.threads, lean=dequantized is None),
         tokenizer=load_tokenizer(inputs["checkpoint"] / "processor"),
         progress=progress,
     )

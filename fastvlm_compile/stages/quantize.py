@@ -3,34 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from fastvlm_compile.progress import Progress
+from fastvlm_compile.quantize.calibration_plan import CalibrationPlan
 from fastvlm_compile.quantize.choice import Method
 from fastvlm_compile.quantize.presets import Rule
 from fastvlm_compile.quantize.roles import Role
 from fastvlm_compile.quantize.scheme import Affine, Palette
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrationConfig:
-    """Which inputs are kept, and the contract they are prepared under.
-
-    Attributes:
-        image_size: side S of the square that the vision tower sees, pixels.
-        fit: how an image becomes a square.
-        image_position: image before or after the question.
-        scenes: number of rendered scenes, one question with its answer each.
-        photographs: number of photographs, one of `prompts` each.
-        prompts: questions for photographs, each asked once as text alone, too.
-    """
-
-    image_size: int
-    fit: Literal["pad", "crop"]
-    image_position: Literal["before", "after"]
-    scenes: int
-    photographs: int
-    prompts: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +54,7 @@ def config_of(rules: tuple[Rule, ...]) -> QuantizeConfig:
 
 
 def calibration(
-    config: CalibrationConfig, inputs: Mapping[str, Path], out: Path, progress: Progress
+    config: CalibrationPlan, inputs: Mapping[str, Path], out: Path, progress: Progress
 ) -> None:
     """Write calibration inputs (see `fastvlm_compile.quantize.calibration`).
 
@@ -85,18 +64,10 @@ def calibration(
         out: an empty directory.
         progress: told of every case.
     """
-    from fastvlm_compile.quantize.calibration import CalibrationPlan, write_calibration
+    from fastvlm_compile.quantize.calibration import write_calibration
     from reference.prompt import load_tokenizer
 
-    plan = CalibrationPlan(
-        image_size=config.image_size,
-        fit=config.fit,
-        image_position=config.image_position,
-        scenes=config.scenes,
-        photographs=config.photographs,
-        prompts=config.prompts,
-    )
-    write_calibration(plan, load_tokenizer(inputs["checkpoint"] / "processor"), out, progress)
+    write_calibration(config, load_tokenizer(inputs["checkpoint"] / "processor"), out, progress)
 
 
 def quantize(

@@ -22,6 +22,8 @@ from reference.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from reference.weights import Rows
+
 _NUM_NAMED = 8
 """How many tensors of each kind an error names before it counts the rest."""
 
@@ -58,6 +60,10 @@ class Checkpoint:
         if info.file not in self._pickled:
             self._pickled[info.file] = load_pickled(path)
         return self._pickled[info.file][info.stored_name]
+
+    def rows(self, name: str) -> "Rows":
+        """The same; rows of a mapped tensor are read when they are asked for."""
+        return self.read(name)
 
     @cached_property
     def _pickled(self) -> dict[str, Mapping[str, "Tensor"]]:

@@ -28,7 +28,8 @@ from reference.loading import load
 from reference.prompt import load_tokenizer
 from validation.gates import Gate
 from validation.golden_file import open_goldens
-from validation.golden_inputs import GoldenPlan, golden_inputs
+from validation.golden_inputs import golden_inputs
+from validation.golden_plan import GoldenPlan
 from validation.golden_run import run_reference
 from validation.goldens import Goldens
 from validation.kill_matrix.bench import ModelBench

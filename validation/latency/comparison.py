@@ -14,7 +14,7 @@ from validation.latency.significance import (
     ratio_interval,
 )
 from validation.latency.summary import quantile
-from validation.latency.thresholds import Threshold, ThresholdError
+from validation.latency.thresholds import Threshold, ThresholdError, meant_by
 
 Verdict = Literal["slower", "faster", "no difference", "too few runs"]
 
@@ -53,6 +53,13 @@ class Judged:
         """Whether it is significant and over the threshold; what is not a number fails."""
         within = self.change.ratio - 1 <= self.threshold.most
         return not within and self.change.verdict == "slower"
+
+    @property
+    def status(self) -> Literal["passed", "failed", "not judged"]:
+        """`not judged` where there are too few runs for anything to be significant."""
+        if self.change.verdict == "too few runs":
+            return "not judged"
+        return "failed" if self.failed else "passed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,15 +159,10 @@ def _pairs(base: LatencyRun, new: LatencyRun) -> _Pairs:
 
 
 def _judge(threshold: Threshold, pairs: _Pairs) -> list[Judged]:
-    meant = [pair for pair in pairs if threshold.applies_to(pair[0], pair[1].name)]
-    if not meant:
-        known = ", ".join(dict.fromkeys(f"{key}:{phase.name}" for key, phase, _ in pairs))
-        raise ThresholdError(
-            f"--fail-if {threshold.text!r}: nothing that both runs have is meant by it",
-            hint=f"known: {known}",
-        )
+    places = {(key, one.name): (key, one, other) for key, one, other in pairs}
     return [
-        Judged(threshold=threshold, change=change_of(*pair, threshold.quantile)) for pair in meant
+        Judged(threshold=threshold, change=change_of(*places[place], threshold.quantile))
+        for place in meant_by(threshold, list(places), of="both runs have")
     ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -31,6 +32,8 @@ def markdown_comparison(comparison: Comparison) -> str:
         verdict = f"**{len(failed)} over the threshold**"
     elif not comparison.judged:
         verdict = "no threshold was given"
+    elif all(each.status == "not judged" for each in comparison.judged):
+        verdict = "not judged: too few runs"
     lines = [
         f"### Latency: {_escape(comparison.new)} against {_escape(comparison.base)}",
         "",
@@ -60,9 +63,15 @@ def junit_comparison(comparison: Comparison) -> str:
     ordered = sorted(judged_or_all, key=lambda case: case[0].key)
     for key, group in groupby(ordered, key=lambda case: case[0].key):
         members = list(group)
-        failures = sum(judged is not None and judged.failed for _, judged in members)
+        statuses = Counter("" if judged is None else judged.status for _, judged in members)
         suite = ET.SubElement(
-            root, "testsuite", name=key, tests=str(len(members)), failures=str(failures), errors="0"
+            root,
+            "testsuite",
+            name=key,
+            tests=str(len(members)),
+            failures=str(statuses["failed"]),
+            errors="0",
+            skipped=str(statuses["not judged"]),
         )
         for change, judged in members:
             _add_case(suite, change, judged)
@@ -82,7 +91,7 @@ def json_comparison(comparison: Comparison) -> str:
         "environment_differences": list(comparison.environment_differences),
         "changes": [_plain(change) for change in comparison.changes],
         "thresholds": [
-            {"threshold": each.threshold.text, "failed": each.failed, **_plain(each.change)}
+            {"threshold": each.threshold.text, "status": each.status, **_plain(each.change)}
             for each in comparison.judged
         ],
         "notes": list(comparison.notes),
@@ -98,6 +107,8 @@ def _add_case(suite: ET.Element, change: Change, judged: Judged | None) -> None:
     words = " ".join(_cells(change)[2:])
     if judged is not None and judged.failed:
         ET.SubElement(case, "failure", message=_judged_text(judged)).text = words
+    elif judged is not None and judged.status == "not judged":
+        ET.SubElement(case, "skipped", message=_judged_text(judged)).text = words
     else:
         ET.SubElement(case, "system-out").text = words
 
@@ -123,9 +134,8 @@ def _named(comparison: Comparison) -> tuple[str, ...]:
 
 def _judged_text(judged: Judged) -> str:
     change = judged.change
-    state = "failed" if judged.failed else "passed"
     return (
-        f"{state}: {judged.threshold.text}: {change.key} {change.phase} {change.quantile} "
+        f"{judged.status}: {judged.threshold.text}: {change.key} {change.phase} {change.quantile} "
         f"{format_time(change.base_s)} -> {format_time(change.new_s)} "
         f"({change.ratio - 1:+.1%}, {change.verdict})"
     )

@@ -90,31 +90,34 @@ def read_history(folder: Path) -> tuple[Entry, ...]:
     return tuple(_entry(path, number, line) for number, line in enumerate(lines, start=1))
 
 
-def append(folder: Path, run: LatencyRun) -> Entry:
-    """Adds a run behind all others; what is there is read first and never touched.
+def append(folder: Path, *runs: LatencyRun) -> tuple[Entry, ...]:
+    """Adds runs behind all others; what is there is read first and never touched.
 
     Raises:
-        HistoryError: the history is damaged, holds this very run, or cannot be written.
+        HistoryError: the history is damaged, holds one of these very runs, or cannot be written;
+            then none of them is added.
     """
-    path, entry = folder / FILE_NAME, entry_of(run)
-    if any(each.run_digest == entry.run_digest for each in read_history(folder)):
-        raise HistoryError(
-            f"{path}: this run is there already", hint="give another file of samples"
-        )
-    document = {"schema": SCHEMA, **_object(entry)}
-    line = json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n"
+    path, entries = folder / FILE_NAME, tuple(entry_of(run) for run in runs)
+    known = {each.run_digest for each in read_history(folder)}
+    for entry in entries:
+        if entry.run_digest in known:
+            raise HistoryError(
+                f"{path}: this run is there already", hint="give another file of samples"
+            )
+        known.add(entry.run_digest)
+    lines = "".join(_line(entry) for entry in entries)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # One write at the end of the file: two that append at once do not mix their lines.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(descriptor, line.encode())
+            os.write(descriptor, lines.encode())
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
         raise HistoryError(f"{path}: cannot be written: {error.strerror}") from None
-    return entry
+    return entries
 
 
 def sparkline(values: tuple[float, ...]) -> str:
@@ -147,7 +150,8 @@ def _damaged(path: Path, number: int, what: str) -> HistoryError:
     )
 
 
-def _object(entry: Entry) -> dict[str, object]:
+def _line(entry: Entry) -> str:
     plain = to_plain(entry)
     assert isinstance(plain, dict)
-    return plain
+    document = {"schema": SCHEMA, **plain}
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n"

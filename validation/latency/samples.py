@@ -15,6 +15,7 @@ from validation.latency.environment import Environment
 from validation.typed_json import read_json, render_json
 
 SCHEMA = 1
+_HINT = "`fastvlm-compile latency DIR --json FILE` writes one"
 
 LOAD = "load"
 VISION = "vision"
@@ -155,19 +156,27 @@ def read_run(path: Path) -> LatencyRun:
     Raises:
         SamplesError: the file is missing, damaged, of another schema, or a time is no time.
     """
-    hint = "`fastvlm-compile latency DIR --json FILE` writes one"
     run = read_json(
-        path, LatencyRun, schema=SCHEMA, error=lambda what: SamplesError(what, hint=hint)
+        path, LatencyRun, schema=SCHEMA, error=lambda what: SamplesError(what, hint=_HINT)
     )
+    check_run(path, run)
+    return run
+
+
+def check_run(path: Path, run: LatencyRun) -> None:
+    """What the types of a run do not say.
+
+    Raises:
+        SamplesError: a time is no time, or a phase has none.
+    """
     for variant in run.variants:
         for phase in variant.phases:
             if not all(0 < sample < float("inf") for sample in phase.samples_s):
                 raise SamplesError(
-                    f"{path}: {variant.key}, {phase.name}: a sample is no time above 0", hint=hint
+                    f"{path}: {variant.key}, {phase.name}: a sample is no time above 0", hint=_HINT
                 )
             if variant.status == "measured" and not phase.samples_s:
-                raise SamplesError(f"{path}: {variant.key}, {phase.name}: no samples", hint=hint)
-    return run
+                raise SamplesError(f"{path}: {variant.key}, {phase.name}: no samples", hint=_HINT)
 
 
 def digest_of(run: LatencyRun) -> str:

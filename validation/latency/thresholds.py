@@ -7,6 +7,7 @@ VARIANT is `int4` or `onnxruntime/int4`, any if it is left out. PHASE is one of 
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reference.errors import UserError
@@ -14,6 +15,9 @@ from validation.latency.samples import KINDS, PREFILL, kind_of
 from validation.latency.summary import QUANTILES
 
 _ANY = "*"
+
+Place = tuple[str, str]
+"""A variant's key and a phase: `onnxruntime/int4`, `decode`."""
 
 
 class ThresholdError(UserError):
@@ -71,6 +75,28 @@ def parse_threshold(text: str) -> Threshold:
         quantile=quantile.strip(),
         most=float(number[1]) / 100,
     )
+
+
+def meant_by(threshold: Threshold, places: Sequence[Place], *, of: str) -> list[Place]:
+    """The places that a threshold speaks of.
+
+    Args:
+        threshold: the limit.
+        places: all that there are.
+        of: what they are, for the message: "both runs have".
+
+    Raises:
+        ThresholdError: it speaks of none of them.
+    """
+    meant = [place for place in places if threshold.applies_to(*place)]
+    if not meant:
+        variants = ", ".join(dict.fromkeys(key for key, _ in places))
+        phases = ", ".join(dict.fromkeys(phase for _, phase in places))
+        raise ThresholdError(
+            f"--fail-if {threshold.text!r}: nothing that {of} is meant by it",
+            hint=f"variants: {variants or 'none'}; phases: {phases or 'none'}",
+        )
+    return meant
 
 
 def _is_phase(name: str) -> bool:

@@ -4,7 +4,7 @@ The meaning of inputs, padding and caches is that of `language.json`'s exporter
 (`fastvlm_compile/export/coreml/language/interface.py`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from reference.decoding import Logits
 from reference.errors import UserError
-from validation.runtimes.base import Floats, Ids
+from validation.runtimes.base import Floats
 from validation.runtimes.language_layout import (
     ChunkLayout,
     FunctionLayout,
@@ -44,6 +44,10 @@ class ChunkProgram(Protocol[S]):
 
     def run(self, function: FunctionName, inputs: Arrays, state: S) -> Arrays:
         """Runs a function once; arrays by name, of the declared types."""
+        ...
+
+    def rest(self) -> None:
+        """Told when the program will not be needed for a while: what it holds may be let go."""
         ...
 
 
@@ -105,19 +109,89 @@ class ChunkedDecoder(Generic[S]):
         Raises:
             ContextFullError: the context has no room for the rows.
         """
-        room = self.layout.context_length - memory.length
+        logits = np.empty(0, dtype=np.float32)
+        for call in self._calls(rows, memory.length):
+            hidden, pieces = call.padded, [np.empty(0, dtype=np.float32)]
+            for (chunk, program), kept in zip(self._chunks, memory.chunks, strict=True):
+                if chunk.layers is None and not call.wanted:
+                    continue
+                result = _run(chunk, program, call, hidden, kept)
+                if chunk.vocabulary is None:
+                    hidden = result
+                else:  # pieces of the head all start from the same rows
+                    pieces.append(_flat(result))
+            memory.length += call.count
+            logits = np.concatenate(pieces)
+        return logits
+
+    def append_all(self, sequences: Sequence[Sequence[Floats]]) -> list[Floats]:
+        """What `append` gives for piece after piece of every sequence, each from nothing.
+
+        Everything is run in the first chunk, then in the second: a chunk's weights are needed once,
+        not once a call, and those of one chunk at a time.
+
+        Args:
+            sequences: of pieces [L, H], L at least 1.
+
+        Returns:
+            [pieces, V] for each sequence.
+
+        Raises:
+            ContextFullError: the context has no room for a sequence; nothing is run.
+        """
+        planned = [self._planned(pieces) for pieces in sequences]
+        hidden = [[call.padded for call in calls] for calls in planned]
+        logits: list[list[np.ndarray]] = [[] for _ in sequences]
+        for chunk, program in self._chunks:
+            for number, calls in enumerate(planned):
+                kept = _ChunkMemory(state=program.new_state(), cache=_zeros(chunk))
+                results = [
+                    _run(chunk, program, call, rows, kept)
+                    for call, rows in zip(calls, hidden[number], strict=True)
+                    if chunk.layers is not None or call.wanted
+                ]
+                if chunk.vocabulary is None:
+                    hidden[number] = results
+                    continue
+                if chunk.layers is not None:
+                    pairs = zip(results, calls, strict=True)
+                    results = [result for result, call in pairs if call.wanted]
+                logits[number].append(np.stack([_flat(result) for result in results]))
+            program.rest()
+        return [np.concatenate(pieces, axis=1) for pieces in logits]
+
+    def _planned(self, pieces: Sequence[Floats]) -> "list[_Call]":
+        calls: list[_Call] = []
+        for piece in pieces:
+            calls += self._calls(piece, sum(call.count for call in calls))
+        return calls
+
+    def _calls(self, rows: Floats, position: int) -> "list[_Call]":
+        """The calls that take rows in behind `position` others; logits are wanted of the last."""
+        room = self.layout.context_length - position
         if len(rows) > room:
             raise ContextFullError(
                 f"{len(rows)} positions are wanted, the context of "
                 f"{self.layout.context_length} has room for {room}",
                 hint="shorten the prompt, or build with a larger context_length",
             )
-        logits = np.empty(0, dtype=np.float32)
+        calls = []
         while len(rows):
-            function, count = self._next(len(rows), memory.length)
+            function, count = self._next(len(rows), position)
+            length = 1 if function == "decode" else self.layout.prefill_chunk
             taken, rows = rows[:count], rows[count:]
-            logits = self._step(function, taken, memory, wanted=not len(rows))
-        return logits
+            padded = np.concatenate([taken, np.repeat(taken[-1:], length - count, axis=0)])
+            calls.append(
+                _Call(
+                    function=function,
+                    padded=padded[None],
+                    position=position,
+                    count=count,
+                    wanted=not len(rows),
+                )
+            )
+            position += count
+        return calls
 
     def _next(self, num_rows: int, position: int) -> tuple[FunctionName, int]:
         """Which function, and how many rows it takes."""
@@ -126,76 +200,44 @@ class ChunkedDecoder(Generic[S]):
             return "decode", 1
         return "prefill", min(chunk, num_rows)
 
-    def _step(
-        self, function: FunctionName, rows: Floats, memory: Memory[S], *, wanted: bool
-    ) -> Logits:
-        """One call of every chunk; where no logits are wanted, chunks without layers are left out.
 
-        Padding repeats the last row, as a row of zeros would have no norm.
-        """
-        count = len(rows)
-        length = 1 if function == "decode" else self.layout.prefill_chunk
-        padded = np.concatenate([rows, np.repeat(rows[-1:], length - count, axis=0)])
-        hidden: np.ndarray = padded[None]
-        pieces = [np.empty(0, dtype=np.float32)]
-        numbers = {POSITION: memory.length, NUM_VALID: count}
-        for (chunk, program), kept in zip(self._chunks, memory.chunks, strict=True):
-            if chunk.layers is None and not wanted:
-                continue
-            layout = chunk.functions[function]
-            inputs = {**_inputs(layout, hidden, numbers), **kept.cache}
-            outputs = program.run(function, inputs, kept.state)
-            kept.cache = {t.name: outputs[t.updated] for t in chunk.cache if t.updated}
-            result = outputs[layout.outputs[0].name]
-            if chunk.vocabulary is None:
-                hidden = result
-            else:  # pieces of the head all start from the same rows
-                pieces.append(result.reshape(-1).astype(np.float32))
-        memory.length += count
-        return np.concatenate(pieces)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Call:
+    """One call of every chunk.
 
-
-class ChunkedSession(Generic[S]):
-    """A `Session` over a chunked decoder; a row of the beam is a memory of its own.
-
-    Args:
-        decoder: the packages.
-        embed: token ids [B] -> embeddings [B, H].
-        prompt: [L, H].
+    Attributes:
+        function: which of the two.
+        padded: [1, T, H]; padding repeats the last row, as a row of zeros would have no norm.
+        position: of the first row.
+        count: rows that are none of padding.
+        wanted: whether logits are; where not, chunks without layers are left out.
     """
 
-    def __init__(
-        self, decoder: ChunkedDecoder[S], embed: Callable[[Ids], Floats], prompt: Floats
-    ) -> None:
-        self._decoder = decoder
-        self._embed = embed
-        self._prompt = prompt
-        self._memories: list[Memory[S]] = []
+    function: FunctionName
+    padded: np.ndarray
+    position: int
+    count: int
+    wanted: bool
 
-    def start(self) -> Logits:
-        """Runs the prompt: logits after it, float32 [1, V]."""
-        self._memories = [self._decoder.new_memory()]
-        return self._decoder.append(self._prompt, self._memories[0])[None]
 
-    def step(self, token_ids: Ids) -> Logits:
-        """Appends one token per row, [B]; the next logits, float32 [B, V]."""
-        rows = self._embed(token_ids)
-        return np.stack(
-            [
-                self._decoder.append(row[None], memory)
-                for row, memory in zip(rows, self._memories, strict=True)
-            ]
-        )
+def _run(
+    chunk: ChunkLayout,
+    program: ChunkProgram[S],
+    call: _Call,
+    hidden: np.ndarray,
+    kept: _ChunkMemory[S],
+) -> np.ndarray:
+    """One call of one chunk: what came out of the one before it -> rows or logits."""
+    layout = chunk.functions[call.function]
+    numbers = {POSITION: call.position, NUM_VALID: call.count}
+    inputs = {**_inputs(layout, hidden, numbers), **kept.cache}
+    outputs = program.run(call.function, inputs, kept.state)
+    kept.cache = {t.name: outputs[t.updated] for t in chunk.cache if t.updated}
+    return outputs[layout.outputs[0].name]
 
-    def select(self, rows: Ids) -> None:
-        """Row i becomes row `rows[i]`; only rows that are kept twice are copied."""
-        selected: list[Memory[S]] = []
-        used: set[int] = set()
-        for row in map(int, rows):
-            memory = self._memories[row]
-            selected.append(self._decoder.copy(memory) if row in used else memory)
-            used.add(row)
-        self._memories = selected
+
+def _flat(logits: np.ndarray) -> Floats:
+    return logits.reshape(-1).astype(np.float32)
 
 
 def _inputs(

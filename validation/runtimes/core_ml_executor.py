@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 Precision = Literal["float16", "float32"]
 
+WEIGHTS_BYTES = 2 * 2**30
+"""Decompressed weights that our executor keeps: those of one package below the Neural Engine's
+limit of 1 GB, in float32. Packages are run one after the other."""
+
 
 class VisionExecutor(Protocol):
     """Something that runs a vision package."""
@@ -130,9 +134,14 @@ def _ml_program(packages: Packages, *, why_not_core_ml: str) -> Opened | NotRunn
     if packages.whole is None:
         return Opened(vision=MLProgramVision(packages, peaks), whole=None, peaks=peaks)
     if peaks is None:
-        runtime = MLProgramRuntime(packages.whole, rounding=rounding)
+        runtime = MLProgramRuntime(packages.whole, rounding=rounding, cache_bytes=WEIGHTS_BYTES)
     else:
-        runtime = MLProgramRuntime(packages.whole, rounding=rounding, watch_of=peaks.watch_of)
+        runtime = MLProgramRuntime(
+            packages.whole,
+            rounding=rounding,
+            cache_bytes=WEIGHTS_BYTES,
+            watch_of=peaks.watch_of,
+        )
     return Opened(vision=runtime, whole=runtime, peaks=peaks)
 
 

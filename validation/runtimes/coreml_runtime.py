@@ -182,6 +182,9 @@ class CoreMLChunk:
         """Runs a function once."""
         return _arrays(self._functions[function].predict(dict(inputs), state=state))
 
+    def rest(self) -> None:
+        """Core ML maps weights, and keeps what it likes."""
+
 
 def _arrays(outputs: "dict[str, object]") -> Arrays:
     import numpy as np

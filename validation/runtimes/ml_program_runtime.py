@@ -131,3 +131,7 @@ class ExecutedChunk:
         return self._functions[function].run(
             inputs, state=state, rounding=self._rounding, watch=self._watch
         )
+
+    def rest(self) -> None:
+        """Lets go of decompressed weights."""
+        self._functions["prefill"].forget_constants()

@@ -18,6 +18,7 @@ from reference.checkpoint.storage import find_weight_files
 from reference.config import FastVLMConfig, Qwen2Config, parse_config, read_config_json
 from reference.errors import UserError
 from validation.runtimes.mlx_vision import FastViTHD
+from validation.runtimes.mlx_widening import widen_late
 
 Compute = Literal["float32", "float16"]
 
@@ -123,8 +124,14 @@ def load_mlx(folder: Path, compute: Compute) -> MlxModel:
     if quantization is not None:
         _quantize(modules, quantization, weights, folder)
     dtype = {"float32": mx.float32, "float16": mx.float16}[compute]
+    late = {f"language_model.{name}" for name in widen_late(modules.language_model, dtype)}
     cast = [
-        (name, array.astype(dtype) if mx.issubdtype(array.dtype, mx.floating) else array)
+        (
+            name,
+            array.astype(dtype)
+            if mx.issubdtype(array.dtype, mx.floating) and name not in late
+            else array,
+        )
         for name, array in weights.items()
     ]
     try:

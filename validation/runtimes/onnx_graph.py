@@ -17,6 +17,10 @@ PROVIDER = "CPUExecutionProvider"
 _DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 """onnxruntime's setting: where the external data of a graph given as bytes are."""
 
+_NO_PACKING = "session.disable_prepacking"
+_WIDENING = "ConstantFolding"
+"""onnxruntime's optimizer that turns float16 weights with a cast behind them into float32 ones."""
+
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -40,14 +44,19 @@ class OnnxGraph:
         threads: inside one operator; 0 lets onnxruntime choose.
         exact: run a copy whose `MatMulNBits` compute in float32, whatever `accuracy_level` the file
             has: what differs from the weights' own product is then rounding alone. Needs `onnx`.
+        lean: keep no second form of weights, neither packed for a kernel nor widened from float16:
+            mapped weights then take no memory, and a prompt takes a sixth longer. Of no use where
+            matrices are quantized: there is no fast kernel for them but on their packed form.
 
     Raises:
         GraphError: the file is missing, unreadable, or its external data is.
     """
 
-    def __init__(self, path: Path, *, threads: int = 0, exact: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, threads: int = 0, exact: bool = False, lean: bool = False
+    ) -> None:
         self.path = path
-        self._session = _open(path, threads, exact=exact)
+        self._session = _open(path, threads, exact=exact, lean=lean)
         self.signature = Signature(
             inputs=tuple(_port(node) for node in self._session.get_inputs()),
             outputs=tuple(_port(node) for node in self._session.get_outputs()),
@@ -88,7 +97,7 @@ def executor_name(*, exact: bool = False) -> str:
     return f"onnxruntime {onnxruntime.__version__} ({PROVIDER}{', float32' if exact else ''})"
 
 
-def _open(path: Path, threads: int, *, exact: bool) -> "onnxruntime.InferenceSession":
+def _open(path: Path, threads: int, *, exact: bool, lean: bool) -> "onnxruntime.InferenceSession":
     import onnxruntime
 
     hint = "build the bundle again, or `fastvlm-compile verify` it to see what is damaged"
@@ -101,8 +110,15 @@ def _open(path: Path, threads: int, *, exact: bool) -> "onnxruntime.InferenceSes
     if exact:
         graph = _in_float32(path)
         options.add_session_config_entry(_DATA_FOLDER, str(path.parent))
+    if lean:
+        options.add_session_config_entry(_NO_PACKING, "1")
     try:
-        return onnxruntime.InferenceSession(graph, options, providers=[PROVIDER])
+        return onnxruntime.InferenceSession(
+            graph,
+            options,
+            providers=[PROVIDER],
+            disabled_optimizers=[_WIDENING] if lean else None,
+        )
     except _runtime_errors() as error:
         first_line = str(error).splitlines()[0]
         raise GraphError(f"{path}: onnxruntime cannot open it: {first_line}", hint=hint) from None

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -41,6 +42,7 @@ class OnnxRuntime:
         paths: the graphs.
         threads: inside one operator; 0 lets onnxruntime choose.
         exact: compute the decoder's MatMulNBits in float32; see `OnnxGraph`.
+        lean: take no memory for the weights of a decoder that is not quantized; see `OnnxGraph`.
 
     Raises:
         GraphError: a file is missing (at once), damaged or not what its name promises (when it is
@@ -49,10 +51,13 @@ class OnnxRuntime:
 
     executed_by_core_ml = False
 
-    def __init__(self, paths: GraphPaths, *, threads: int = 0, exact: bool = False) -> None:
+    def __init__(
+        self, paths: GraphPaths, *, threads: int = 0, exact: bool = False, lean: bool = False
+    ) -> None:
         self._paths = paths
         self._threads = threads
         self._exact = exact
+        self._lean = lean
         for path in (paths.vision_encoder, paths.embed_tokens, paths.decoder_model_merged):
             if not path.is_file():
                 raise GraphError(
@@ -83,7 +88,13 @@ class OnnxRuntime:
     def decoder(self) -> OnnxDecoder:
         """`decoder_model_merged`."""
         path = self._paths.decoder_model_merged
-        return OnnxDecoder(OnnxGraph(path, threads=self._threads, exact=self._exact))
+        return OnnxDecoder(
+            OnnxGraph(path, threads=self._threads, exact=self._exact, lean=self._lean)
+        )
+
+    def close(self, graph: Literal["vision_graph", "decoder"]) -> None:
+        """Let go of a graph and its memory; it is opened anew when it is needed."""
+        self.__dict__.pop(graph, None)
 
     def encode_image(self, pixel_values: Floats) -> Floats:
         """[B, 3, S, S] in 0..1 -> [B, T, H], projector included."""

@@ -7,11 +7,14 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
+from reference.decoding import Session
 from validation.runtimes.base import Floats, Ids
-from validation.runtimes.chunked_decoder import ChunkedDecoder, ChunkedSession, ChunkProgram
+from validation.runtimes.chunked_decoder import ChunkedDecoder, ChunkProgram
+from validation.runtimes.chunked_session import ChunkedSession
 from validation.runtimes.core_ml_paths import CoreMLPaths
 from validation.runtimes.core_ml_vision import IMAGE_FEATURES, IMAGES
 from validation.runtimes.embedding_table import EmbeddingTable
+from validation.runtimes.foreseen import ForeseenLogits, ForeseenSession
 from validation.runtimes.language_layout import read_layout
 from validation.runtimes.sized_program import PlainProgram
 
@@ -49,6 +52,7 @@ class PackagesRuntime(Generic[S]):
         self._paths = paths
         self._opener = opener
         self.layout = read_layout(paths.language)
+        self._foreseen = ForeseenLogits()
 
     @cached_property
     def vision(self) -> PlainProgram:
@@ -92,16 +96,34 @@ class PackagesRuntime(Generic[S]):
 
     def logits(self, inputs_embeds: Floats) -> Floats:
         """[B, L, H] -> [B, 1, V], after the last position."""
-        append, memory = self.decoder.append, self.decoder.new_memory
-        return np.stack([append(rows, memory())[None] for rows in inputs_embeds])
+        return np.stack([self.logits_after([rows]) for rows in inputs_embeds])
 
     def logits_after(self, pieces: Sequence[Floats]) -> Floats:
         """Rows taken in piece by piece, [L, H] each -> [pieces, V], after each piece's last row."""
-        memory = self.decoder.new_memory()
-        return np.stack([self.decoder.append(piece, memory) for piece in pieces])
+        foreseen = self._foreseen.after(pieces)
+        return self.decoder.append_all([pieces])[0] if foreseen is None else foreseen
 
-    def session(self, inputs_embeds: Floats) -> ChunkedSession[S]:
+    def foresee(self, sequences: Sequence[Sequence[Floats]]) -> None:
+        """Run sequences package by package; `logits_after` and `session` then know of them.
+
+        Args:
+            sequences: each as `logits_after` takes it. One of a prompt and single rows is what a
+                session takes that is asked for the tokens of these rows.
+
+        Raises:
+            ContextFullError: a sequence does not fit the context; then nothing is run.
+        """
+        for pieces, logits in zip(sequences, self.decoder.append_all(sequences), strict=True):
+            self._foreseen.add(pieces, logits)
+
+    def session(self, inputs_embeds: Floats) -> Session:
         """A new decoding of the prompt [1, L, H]."""
+        foreseen = self._foreseen.beginning(inputs_embeds[0])
+        if foreseen is None:
+            return self._session(inputs_embeds)
+        return ForeseenSession(foreseen, self.table.look_up, lambda: self._session(inputs_embeds))
+
+    def _session(self, inputs_embeds: Floats) -> ChunkedSession[S]:
         return ChunkedSession(self.decoder, self.table.look_up, inputs_embeds[0])
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from reference.decoding import Session
 from reference.loading import load
 from reference.session import TorchSession
 from validation.runtimes.base import Floats, Ids
@@ -25,7 +26,7 @@ class TorchRuntime:
 
     def __init__(self, model: "FastVLM") -> None:
         self._model = model
-        self._dtype = model.language.embed_tokens.weight.dtype
+        self._dtype = model.language.norm.weight.dtype
 
     @property
     def executor(self) -> str:
@@ -50,7 +51,7 @@ class TorchRuntime:
         logits, _ = self._model.language(torch.from_numpy(inputs_embeds).to(self._dtype))
         return _floats(logits)
 
-    def session(self, inputs_embeds: Floats) -> TorchSession:
+    def session(self, inputs_embeds: Floats) -> Session:
         """A new decoding of the prompt [1, L, H]."""
         return TorchSession(self._model.language, torch.from_numpy(inputs_embeds).to(self._dtype))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvlm_compile.export.coreml.contract import Feature
-from fastvlm_compile.export.coreml.functions import MAIN
+from fastvlm_compile.export.coreml.merge import MAIN
 from fastvlm_compile.export.errors import ExportError
 
 if TYPE_CHECKING:

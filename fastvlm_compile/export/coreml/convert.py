@@ -17,6 +17,7 @@ from fastvlm_compile.export.coreml.check import check_package
 from fastvlm_compile.export.coreml.contract import IMAGE_FEATURES, IMAGES, Precision
 from fastvlm_compile.export.coreml.functions import write_sizes
 from fastvlm_compile.export.coreml.metadata import describe
+from fastvlm_compile.export.coreml.naming import count_names_from_zero
 from fastvlm_compile.export.coreml.quiet import quiet_coremltools
 from fastvlm_compile.export.coreml.vision_module import VisionTower, load_tower
 from fastvlm_compile.export.weight_source import WeightSource
@@ -87,7 +88,10 @@ def convert(module: VisionTower, config: VisionPackageConfig) -> "MLModel":
     with quiet_coremltools():
         import coremltools as ct
 
+        from fastvlm_compile.export.coreml.half_precision import with_lean_cast
+
         exported = torch.export.export(module, (torch.zeros(1, 3, size, size),))
+        count_names_from_zero()
         model = ct.convert(
             exported.run_decompositions({}),
             inputs=[ct.TensorType(IMAGES, shape=(1, 3, size, size), dtype=np.float32)],
@@ -95,7 +99,7 @@ def convert(module: VisionTower, config: VisionPackageConfig) -> "MLModel":
             convert_to="mlprogram",
             minimum_deployment_target=getattr(ct.target, DEPLOYMENT_TARGET),
             compute_precision=getattr(ct.precision, config.precision.upper()),
-            pass_pipeline=_passes(),
+            pass_pipeline=with_lean_cast(_passes(), config.precision),
             skip_model_load=True,
         )
         describe(model, config.vision, precision=config.precision)

@@ -2,19 +2,17 @@
 
 import gc
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvlm_compile.export.coreml.canonical import canonicalise, read_spec, spec_path
+from fastvlm_compile.export.coreml.merge import MAIN, merge
 from fastvlm_compile.export.coreml.metadata import IMAGE_SIZES
 from fastvlm_compile.export.coreml.quiet import quiet_coremltools
 
 if TYPE_CHECKING:
     from coremltools.models import MLModel
-
-MAIN = "main"
-"""What coremltools calls the only function of a package, and what runs if none is asked for."""
 
 
 def by_size(image_size: int, further: tuple[int, ...]) -> dict[str, int]:
@@ -54,28 +52,10 @@ def write_sizes(
                 model.save(str(path))
             del model
             gc.collect()  # the converter's programs refer to themselves in circles
-        merge(parts.items(), package, default=MAIN)
+        merge(parts, package, default=MAIN)
         metadata = read_spec(parts[MAIN]).description.metadata
     spec = read_spec(package)
     spec.description.metadata.CopyFrom(metadata)  # merging drops it
     spec.description.metadata.userDefined[IMAGE_SIZES] = ",".join(map(str, sizes.values()))
     spec_path(package).write_bytes(spec.SerializeToString())
     canonicalise(package)
-
-
-def merge(parts: Iterable[tuple[str, Path]], package: Path, *, default: str) -> None:
-    """Merge packages of one function each; a constant that several hold is stored once.
-
-    Args:
-        parts: the name that the function gets, and its package.
-        package: where to.
-        default: runs if no function is asked for.
-    """
-    with quiet_coremltools():
-        from coremltools.models.utils import MultiFunctionDescriptor, save_multifunction
-
-        descriptor = MultiFunctionDescriptor()
-        for name, path in parts:
-            descriptor.add_function(str(path), MAIN, name)
-        descriptor.default_function_name = default
-        save_multifunction(descriptor, str(package))

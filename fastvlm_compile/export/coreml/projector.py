@@ -23,6 +23,7 @@ from fastvlm_compile.export.coreml.contract import IMAGE_FEATURES, Feature, Prec
 from fastvlm_compile.export.coreml.convert import DEPLOYMENT_TARGET
 from fastvlm_compile.export.coreml.functions import by_size, write_sizes
 from fastvlm_compile.export.coreml.metadata import METADATA_PREFIX
+from fastvlm_compile.export.coreml.naming import count_names_from_zero
 from fastvlm_compile.export.coreml.quiet import quiet_coremltools
 from fastvlm_compile.export.errors import ExportError
 from fastvlm_compile.export.weight_source import WeightSource
@@ -118,7 +119,10 @@ def _convert(module: Projector, config: ProjectorPackageConfig) -> "MLModel":
     with quiet_coremltools():
         import coremltools as ct
 
+        from fastvlm_compile.export.coreml.half_precision import with_lean_cast
+
         exported = torch.export.export(module, (torch.zeros(shape),))
+        count_names_from_zero()
         model = ct.convert(
             exported.run_decompositions({}),
             inputs=[ct.TensorType(IMAGE_FEATURES, shape=shape, dtype=np.float32)],
@@ -126,6 +130,7 @@ def _convert(module: Projector, config: ProjectorPackageConfig) -> "MLModel":
             convert_to="mlprogram",
             minimum_deployment_target=getattr(ct.target, DEPLOYMENT_TARGET),
             compute_precision=getattr(ct.precision, config.precision.upper()),
+            pass_pipeline=with_lean_cast(ct.PassPipeline(), config.precision),
             skip_model_load=True,
         )
     model.short_description = (

@@ -29,7 +29,8 @@ from reference.checkpoint.tensors import Checkpoint
 from reference.fastvlm import FastVLM
 from reference.generation import GenerationSettings, generate
 from reference.session import TorchSession
-from validation.runtimes.chunked_decoder import ChunkedSession, ContextFullError
+from validation.runtimes.chunked_decoder import ContextFullError
+from validation.runtimes.chunked_session import ChunkedSession
 from validation.runtimes.ml_program.executable import load
 from validation.runtimes.ml_program.watch import Watch
 

@@ -20,11 +20,13 @@ from reference.checkpoint.tensors import Checkpoint
 from reference.qwen2 import RMSNorm
 
 
-def functions_in_float16_values(checkpoint: Checkpoint) -> tuple[ChunkFunction, ChunkFunction]:
+def functions_in_float16_values(
+    checkpoint: Checkpoint, scratch: Path
+) -> tuple[ChunkFunction, ChunkFunction]:
     """Prefill and decode in float32 arithmetic over the constants that float16 packages hold."""
     config = decoder_config(checkpoint, precision="float16")
     (chunk,) = split(config)
-    weights = load_weights(chunk, config, checkpoint)
+    weights = load_weights(chunk, config, checkpoint, scratch)
     for parameter in weights.parameters():
         parameter.data = parameter.data.half().float()
     for part in weights.modules():
@@ -39,10 +41,10 @@ def functions_in_float16_values(checkpoint: Checkpoint) -> tuple[ChunkFunction, 
 
 
 def test_the_packages_that_ship_are_exact_but_for_their_float16_constants(
-    checkpoint: Checkpoint, float16: Path
+    checkpoint: Checkpoint, float16: Path, tmp_path: Path
 ) -> None:
     """The float32 sibling has no state; here the states are held to its tolerance as well."""
-    prefill, decode = functions_in_float16_values(checkpoint)
+    prefill, decode = functions_in_float16_values(checkpoint, tmp_path / "weights")
     rows = random_rows(PREFILL_CHUNK + 3).astype(np.float16).astype(np.float32)
     decoder = open_decoder(float16)
     memory = decoder.new_memory()
@@ -64,17 +66,21 @@ def test_the_packages_that_ship_are_exact_but_for_their_float16_constants(
 
 @pytest.mark.parametrize(("tied", "name"), [(True, EMBED_TOKENS), (False, LM_HEAD)])
 def test_the_head_is_the_embedding_where_they_are_tied(
-    checkpoint: Checkpoint, *, tied: bool, name: str
+    checkpoint: Checkpoint, tmp_path: Path, *, tied: bool, name: str
 ) -> None:
     config = decoder_config(checkpoint, tied=tied, max_chunk_mb=0.062)
     *_, third, fourth = split(config)
-    halves = [load_weights(chunk, config, checkpoint).lm_head.weight for chunk in (third, fourth)]
+    halves = [
+        load_weights(chunk, config, checkpoint, tmp_path / str(chunk.number)).lm_head.weight
+        for chunk in (third, fourth)
+    ]
     assert torch.equal(torch.cat(halves), checkpoint.read(name).float())
 
 
-def test_weights_are_float32_and_take_no_gradients(checkpoint: Checkpoint) -> None:
+def test_weights_are_float32_and_take_no_gradients(checkpoint: Checkpoint, tmp_path: Path) -> None:
     config = decoder_config(checkpoint)
     (chunk,) = split(config)
-    for name, parameter in load_weights(chunk, config, checkpoint).named_parameters():
+    weights = load_weights(chunk, config, checkpoint, tmp_path / "weights")
+    for name, parameter in weights.named_parameters():
         assert parameter.dtype == torch.float32, name
         assert not parameter.requires_grad, name

@@ -228,3 +228,13 @@ def test_language_json_names_every_package_in_order(pieces: Path) -> None:
         (None, {"first": 0, "count": 400}),
         (None, {"first": 400, "count": 400}),
     ]
+
+
+def test_names_do_not_tell_what_the_process_did_before(
+    float16: Path, weights: Path, tmp_path: Path
+) -> None:
+    from coremltools.converters.mil.mil import Builder
+
+    Builder.name_count["coreml_update_state"] += 8  # as a conversion that failed leaves it
+    again = export(weights, tmp_path / "again", precision="float16")
+    assert canonical_digest(again / PACKAGE) == canonical_digest(float16 / PACKAGE)

@@ -11,7 +11,8 @@ from validation.coreml_parity import CoreMLParity, measure_coreml
 from validation.coreml_units_parity import UnitMeasured, measure_coreml_units
 from validation.gates import Gate, GateRow, all_passed, judge
 from validation.golden_file import open_goldens
-from validation.golden_inputs import GoldenPlan, golden_inputs
+from validation.golden_inputs import golden_inputs
+from validation.golden_plan import GoldenPlan
 from validation.golden_run import run_reference
 from validation.goldens import Goldens
 from validation.measurement import Measurement

@@ -52,7 +52,7 @@ def test_markdown_rows_have_the_header_s_columns(comparison: Comparison) -> None
 
 def test_json_has_everything(comparison: Comparison) -> None:
     document = json.loads(json_comparison(comparison))
-    assert [each["failed"] for each in document["thresholds"]] == [True, False]
+    assert [each["status"] for each in document["thresholds"]] == ["failed", "passed"]
     assert document["changes"][1]["ratio"] == pytest.approx(1.1, abs=0.02)
     assert document["changes"][1]["ratio_low"] > 1
 
@@ -69,3 +69,15 @@ def test_different_environments_are_labelled_everywhere(comparison: Comparison) 
     assert label in terminal_comparison(labelled)
     assert label in markdown_comparison(labelled)
     assert json.loads(json_comparison(labelled))["environment_differences"]
+
+
+def test_too_few_runs_are_neither_passed_nor_failed() -> None:
+    base, new = (run_of(phase("decode", [[level] * 3])) for level in (1.0, 2.0))
+    few = compare(base, new, [parse_threshold("decode.p50>5%")])
+    assert not few.failed
+    assert "not judged: decode.p50>5%" in terminal_comparison(few)
+    assert "not judged: too few runs" in markdown_comparison(few)
+    (suite,) = ET.fromstring(junit_comparison(few)).findall("testsuite")
+    assert (suite.get("failures"), suite.get("skipped")) == ("0", "1")
+    assert len(suite.findall("testcase/skipped")) == 1
+    assert json.loads(json_comparison(few))["thresholds"][0]["status"] == "not judged"

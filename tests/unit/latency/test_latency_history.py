@@ -26,7 +26,16 @@ def test_adding_never_changes_what_is_there(tmp_path: Path) -> None:
 
 def test_what_was_added_is_read_back(tmp_path: Path) -> None:
     added = [append(tmp_path / "new", decode_run(seed)) for seed in range(2)]
-    assert read_history(tmp_path / "new") == tuple(added)
+    assert read_history(tmp_path / "new") == (*added[0], *added[1])
+
+
+def test_of_several_runs_all_are_added_or_none(tmp_path: Path) -> None:
+    append(tmp_path, decode_run(1), decode_run(2))
+    assert len(read_history(tmp_path)) == 2
+    for runs in ((decode_run(3), decode_run(2)), (decode_run(3), decode_run(3))):
+        with pytest.raises(HistoryError, match="there already"):
+            append(tmp_path, *runs)
+    assert len(read_history(tmp_path)) == 2
 
 
 def test_the_same_run_is_not_added_twice(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from ml_program_building import TARGETS, Function, Program, ct, mb, mismatch, save, types
 
+from validation.runtimes.ml_program import decompress
 from validation.runtimes.ml_program.cache import ConstantCache
 from validation.runtimes.ml_program.executable import load
 
@@ -294,3 +295,40 @@ def test_the_cache_of_decompressed_weights_is_bounded_and_changes_nothing(
         assert cache.held_bytes <= limit
     assert cache.held_bytes == 4 * (16 * 4 * 9 + 32 * 16)
     assert all(np.array_equal(results[0], result) for result in results)
+
+
+@pytest.mark.parametrize("values_at_once", [1, 24, 2**22])
+def test_pieces_of_any_size_give_the_same_values(
+    values_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups along rows, along columns, along both and along neither, with and without offsets."""
+    monkeypatch.setattr(decompress, "_VALUES_AT_ONCE", values_at_once)
+    rng = np.random.default_rng(0)
+    data = rng.integers(-8, 8, (12, 8)).astype(np.int8)
+    for counts in ((1, 1), (12, 1), (12, 2), (4, 8), (3, 4), (1, 8)):
+        scale = rng.random(counts).astype(np.float16)
+        offset = rng.integers(-8, 8, counts).astype(np.int8)
+        spread = np.kron(scale.astype(np.float32), np.ones((12 // counts[0], 8 // counts[1]), "f4"))
+        moved = np.kron(offset, np.ones((12 // counts[0], 8 // counts[1]), np.int8))
+        (found,) = decompress.blockwise_shift_scale({"data": data, "scale": scale})
+        assert np.array_equal(found, data.astype(np.float32) * spread), counts
+        given = {"data": data, "scale": scale, "offset": offset}
+        (found,) = decompress.blockwise_shift_scale(given)
+        assert np.array_equal(found, (data.astype(np.float32) - moved) * spread), counts
+        lut = rng.standard_normal((*counts, 16, 1)).astype(np.float16)
+        indices = rng.integers(0, 16, (12, 8)).astype(np.uint8)
+        wanted = [
+            [
+                lut[row * counts[0] // 12, column * counts[1] // 8, indices[row, column], 0]
+                for column in range(8)
+            ]
+            for row in range(12)
+        ]
+        (found,) = decompress.lut_to_dense({"indices": indices, "lut": lut})
+        assert np.array_equal(found, np.array(wanted, dtype=np.float32)), counts
+
+
+def test_groups_that_do_not_divide_the_rows_are_refused() -> None:
+    given = {"data": np.zeros((10, 4), np.int8), "scale": np.ones((4, 1), np.float16)}
+    with pytest.raises(ValueError, match="4 groups of 10 rows"):
+        decompress.blockwise_shift_scale(given)

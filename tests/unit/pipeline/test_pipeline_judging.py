@@ -10,6 +10,7 @@ from fastvlm_compile.judging import Judgement, judge_gates, refuse_failures
 from fastvlm_compile.store import Store
 from fastvlm_compile.verdict import Artifact
 from validation.gates import Gate
+from validation.layer_curves import LayerCurve, LayerError, LayerReport, read_layers, write_layers
 from validation.measurement import Measurement
 from validation.parity_file import ParityReport, read_parity, write_parity
 
@@ -108,3 +109,32 @@ def test_the_report_is_written_whatever_the_verdict(tmp_path: Path) -> None:
     text = judgement.markdown_path.read_text()
     assert text.startswith("# Parity of toy\n")
     assert "relative_l2" in text
+
+
+def test_errors_of_layers_go_into_the_reports_where_a_stage_measured_them(tmp_path: Path) -> None:
+    assert _judge(tmp_path, _measured(1e-6)).layers_path is None
+    error = LayerError(part="decoder", name="layer 0", relative_l2=0.5)
+    layers = {}
+    for name in ("int4", "int8"):
+        folder = tmp_path / name
+        folder.mkdir()
+        curve = LayerCurve(variant=name, executor="toy", case="a", image="", layers=(error,))
+        layers[name] = curve
+        write_layers(folder / "layers.json", LayerReport(curves=(curve,)))
+        write_parity(folder / "parity.json", ParityReport(measurements=()))
+    stages = {f"parity.reference.{name}": tmp_path / name for name in layers}
+    judgement = judge_gates(
+        (),
+        (*stages, "parity.onnx.fp32"),
+        {
+            "parity.onnx.fp32": Artifact(folder=tmp_path / "stage", digest=""),
+            **{name: Artifact(folder=folder, digest="") for name, folder in stages.items()},
+        },
+        recipe="toy",
+        quantized=(),
+        sizes=(),
+        store=Store(root=tmp_path / "store"),
+    )
+    assert judgement.layers_path is not None
+    assert judgement.layers_path in judgement.files
+    assert read_layers(judgement.layers_path).curves == tuple(layers.values())

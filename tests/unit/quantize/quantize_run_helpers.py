@@ -9,10 +9,10 @@ import torch
 from fastvlm_compile.progress import silent
 from fastvlm_compile.quantize.calibration import (
     Calibration,
-    CalibrationPlan,
     open_calibration,
     write_calibration,
 )
+from fastvlm_compile.quantize.calibration_plan import CalibrationPlan
 from fastvlm_compile.quantize.choice import Choice, Method
 from fastvlm_compile.quantize.roles import Role, role_of
 from fastvlm_compile.quantize.scheme import Affine

@@ -17,7 +17,8 @@ from fastvlm_compile.quantize.calibration import (
 )
 from reference.prompt import IMAGE_SENTINEL, build_prompt, encode_prompt, load_tokenizer
 from reference.scenes.scene import HELD_OUT_SEED, training
-from validation.golden_inputs import GoldenPlan, golden_inputs
+from validation.golden_inputs import golden_inputs
+from validation.golden_plan import GoldenPlan
 from validation.photographs import NUM_PHOTOGRAPHS
 
 

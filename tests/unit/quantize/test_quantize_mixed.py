@@ -20,11 +20,12 @@ from fastvlm_compile.quantize.policy_file import (
 )
 from fastvlm_compile.quantize.roles import role_of
 from fastvlm_compile.quantize.scheme import Affine, Palette
-from fastvlm_compile.quantize.sensitivity import Prompt, layer_of, measure_sensitivity
+from fastvlm_compile.quantize.sensitivity import Probe, Prompt, layer_of, measure_sensitivity
 from fastvlm_compile.quantize.target_bytes import stored_bytes
+from reference.checkpoint.names import to_module
 from reference.checkpoint.tensors import open_checkpoint
 from reference.errors import UserError
-from reference.loading import load
+from reference.loading import build, load
 from validation.logit_metrics import kl_divergence
 
 INT4 = Affine(bits=4, block_size=32, symmetric=True)
@@ -44,6 +45,11 @@ def quantize(name, weight, scheme):
 @pytest.fixture(scope="module")
 def model(random_checkpoint: Path):
     return load(random_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(random_checkpoint: Path):
+    return open_checkpoint(random_checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +83,17 @@ def whole_kl(model, prompts, name, scheme):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sensitivity_is_the_divergence_with_that_tensor_alone_changed(model, prompts, name):
+def test_a_sensitivity_is_the_divergence_with_that_tensor_alone_changed(
+    model, checkpoint, prompts, name
+):
     measured = measure_sensitivity(
-        model, prompts, names=[name], schemes=(INT4, INT8), quantize=quantize, progress=silent
+        model,
+        checkpoint,
+        prompts,
+        names=[name],
+        schemes=(INT4, INT8),
+        quantize=quantize,
+        progress=silent,
     )
     found = measured[name].candidates
     for each in found:
@@ -88,14 +102,55 @@ def test_a_sensitivity_is_the_divergence_with_that_tensor_alone_changed(model, p
     assert found[0].kl_mean > found[1].kl_mean
 
 
-def test_the_model_is_left_as_it_was(model, prompts):
+def test_the_model_is_left_as_it_was(model, checkpoint, prompts):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     measure_sensitivity(
-        model, prompts, names=NAMES, schemes=(INT4,), quantize=quantize, progress=silent
+        model, checkpoint, prompts, names=NAMES, schemes=(INT4,), quantize=quantize, progress=silent
     )
-    together(model, prompts, dict.fromkeys(NAMES, INT4), quantize)
+    together(Probe(model, prompts), checkpoint, prompts, dict.fromkeys(NAMES, INT4), quantize)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_streamed_model_has_the_same_sensitivities(make_checkpoint, prompts, tied):
+    checkpoint = open_checkpoint(make_checkpoint(tie_word_embeddings=tied, num_hidden_layers=3))
+    names = [name for name in NAMES if name in checkpoint.tensors]
+    found = []
+    for resident_bytes in (None, 0):
+        model = build(checkpoint, resident_bytes=resident_bytes)
+        alone = measure_sensitivity(
+            model,
+            checkpoint,
+            prompts,
+            names=names,
+            schemes=(INT4,),
+            quantize=quantize,
+            progress=silent,
+        )
+        schemes = dict.fromkeys(names, INT4)
+        found.append(
+            (alone, together(Probe(model, prompts), checkpoint, prompts, schemes, quantize))
+        )
+    assert found[0] == found[1]
+
+
+def test_all_changes_together_are_those_of_a_model_that_was_changed(model, checkpoint, prompts):
+    schemes = dict.fromkeys(NAMES, INT4)
+    measured = together(Probe(model, prompts), checkpoint, prompts, schemes, quantize)
+    changed = build(checkpoint)
+    for name in NAMES:
+        parameter = changed.get_parameter(to_module(name))
+        parameter.data = torch.from_numpy(quantize(name, parameter.data, INT4).dequantize())
+    rows = []
+    for prompt in prompts:
+        with torch.inference_mode():
+            before, after = (
+                each.language(each.splice(prompt.input_ids, prompt.image_features))[0][0].numpy()
+                for each in (model, changed)
+            )
+        rows.append(kl_divergence(before, after))
+    assert measured == pytest.approx(float(np.concatenate(rows).mean()), rel=1e-3)
 
 
 def test_layers_are_read_off_the_names():
@@ -111,9 +166,10 @@ def shapes(random_checkpoint):
 
 
 @pytest.fixture(scope="module")
-def sensitivities(model, prompts, shapes):
+def sensitivities(model, checkpoint, prompts, shapes):
     return measure_sensitivity(
         model,
+        checkpoint,
         prompts,
         names=list(shapes),
         schemes=CANDIDATES["affine"],
@@ -123,9 +179,9 @@ def sensitivities(model, prompts, shapes):
 
 
 @pytest.fixture(scope="module")
-def policy(model, prompts, shapes, sensitivities):
+def policy(model, checkpoint, prompts, shapes, sensitivities):
     schemes = choose_mixed(sensitivities, target="onnx", mean_bits=uniform_bits(shapes, INT4))
-    measured = together(model, prompts, schemes, quantize)
+    measured = together(Probe(model, prompts), checkpoint, prompts, schemes, quantize)
     return describe_policy(sensitivities, schemes, target="onnx", measured_kl=measured)
 
 
@@ -134,9 +190,13 @@ def uniform_bits(shapes, scheme):
     return 8 * sum(stored_bytes("onnx", scheme, s) for s in shapes.values()) / weights
 
 
-def test_mixed_bits_lose_less_than_uniform_ones_of_the_same_bytes(policy, model, prompts, shapes):
+def test_mixed_bits_lose_less_than_uniform_ones_of_the_same_bytes(
+    policy, model, checkpoint, prompts, shapes
+):
     assert policy.bits_per_weight <= uniform_bits(shapes, INT4)
-    uniform = together(model, prompts, dict.fromkeys(shapes, INT4), quantize)
+    uniform = together(
+        Probe(model, prompts), checkpoint, prompts, dict.fromkeys(shapes, INT4), quantize
+    )
     assert policy.measured_kl < uniform
     chosen = {choice.scheme for choice in policy.choices.values()}
     assert len(chosen) > 1, "a uniform choice would prove nothing"

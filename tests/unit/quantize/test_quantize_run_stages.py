@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from fastvlm_compile.progress import silent
+from fastvlm_compile.quantize.calibration_plan import CalibrationPlan
 from fastvlm_compile.quantize.presets import PRESETS, Rule, resolve
 from fastvlm_compile.quantize.scheme import Affine
 from fastvlm_compile.quantize.weights_file import open_quantized
 from fastvlm_compile.stages.quantize import (
-    CalibrationConfig,
     QuantizeConfig,
     RuleConfig,
     calibration,
@@ -35,7 +35,7 @@ def inputs(random_checkpoint: Path, tmp_path: Path) -> dict[str, Path]:
     shutil.copytree(random_checkpoint, described / "processor")
     out = tmp_path / "calibration"
     out.mkdir()
-    config = CalibrationConfig(
+    config = CalibrationPlan(
         image_size=128,
         fit="pad",
         image_position="before",

@@ -12,6 +12,7 @@ from validation.consumers.outcome import Outcome
 from validation.gates import Gate, judge
 from validation.latency.environment import Environment
 from validation.latency.samples import Conditions, LatencyRun, Phase, Settings, VariantRun
+from validation.layer_curves import LayerCurve, LayerError, LayerReport, render_layers
 from validation.measurement import Measurement
 from validation.parity_file import ParityReport, render_parity
 
@@ -37,24 +38,57 @@ def make_bundle(
     name: str = "sample",
     gates: Sequence[Gate] = GATES,
     measurements: Sequence[Measurement] | None = None,
+    layers: Sequence[LayerCurve] = (),
     words: str = "plain words",
 ) -> Path:
     """A folder with a manifest and what the report reads; `words` stand wherever words may."""
     found = tuple(measurements if measurements is not None else whole_build())
     report = render_parity(ParityReport(measurements=found, gates=judge(found, gates)))
-    write_bundle(folder, report.encode(), name=name, words=words)
+    curves = render_layers(LayerReport(curves=tuple(layers))).encode() if layers else None
+    write_bundle(folder, report.encode(), layers=curves, name=name, words=words)
     return folder
 
 
-def write_bundle(folder: Path, parity: bytes, *, name: str = "sample", words: str = "w") -> None:
-    """A manifest that is right about a `parity.json` of any content."""
-    (folder / "reports").mkdir(parents=True)
-    (folder / "reports" / "parity.json").write_bytes(parity)
-    record = FileRecord(
-        path="reports/parity.json",
-        size_bytes=len(parity),
-        sha256=hashlib.sha256(parity).hexdigest(),
+def curves(*, words: str = "int4") -> tuple[LayerCurve, ...]:
+    """Two quantizations; the second one left the tower alone."""
+    return tuple(
+        LayerCurve(
+            variant=variant,
+            executor=words,
+            case=words,
+            image=words,
+            layers=(
+                *(
+                    LayerError(part="vision", name=f"stage {i}", relative_l2=tower * i)
+                    for i in range(1, 6)
+                ),
+                *(
+                    LayerError(part="decoder", name=f"layer {i}", relative_l2=decoder * (i + 1))
+                    for i in range(24)
+                ),
+            ),
+        )
+        for variant, tower, decoder in ((words, 1e-3, 4e-3), ("int4-mlx", 0.0, 3.9e-3))
     )
+
+
+def write_bundle(
+    folder: Path,
+    parity: bytes,
+    *,
+    layers: bytes | None = None,
+    name: str = "sample",
+    words: str = "w",
+) -> None:
+    """A manifest that is right about a `parity.json`, and `layers.json`, of any content."""
+    (folder / "reports").mkdir(parents=True)
+    files = {"reports/layers.json": layers, "reports/parity.json": parity}
+    records = []
+    for path, content in files.items():
+        if content is not None:
+            (folder / path).write_bytes(content)
+            digest = hashlib.sha256(content).hexdigest()
+            records.append(FileRecord(path=path, size_bytes=len(content), sha256=digest))
     outcome = Outcome(
         consumer=words, version=words, variant="onnx.fp32", status="agreed", detail=words
     )
@@ -92,7 +126,7 @@ def write_bundle(folder: Path, parity: bytes, *, name: str = "sample", words: st
             recipe=f"schema: 1\nname: {words}\n",
             license=words,
         ),
-        files=(record,),
+        files=tuple(records),
         consumers=(outcome,),
     )
     (folder / "manifest.json").write_bytes(manifest.to_bytes())

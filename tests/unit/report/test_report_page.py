@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from page_reader import Element, parse
-from report_bundle import GATES, HOSTILE, make_bundle, samples
+from report_bundle import GATES, HOSTILE, curves, make_bundle, samples
 
 from fastvlm_compile.report.page import render_page
 from fastvlm_compile.report.page_data import ReportData, StageLine, Stages
@@ -19,7 +19,8 @@ NO_STORE = Store(root=Path("absent"))
 
 def _data(folder: Path, *, name: str = "sample", words: str = "plain words") -> ReportData:
     """With everything that a page can tell."""
-    bundle = make_bundle(folder / "bundle", name=name, words=words)
+    layers = curves(words=words)
+    bundle = make_bundle(folder / "bundle", name=name, layers=layers, words=words)
     times = folder / "latency.json"
     times.write_text(render_run(samples(bundle=name, words=words)), encoding="utf-8")
     lines = (
@@ -72,7 +73,7 @@ def test_headings_and_landmarks_lead_through_the_page(page: Element) -> None:
         section = ids[link.attributes["href"].removeprefix("#")]
         assert section.name == "section"
         assert ids[section.attributes["aria-labelledby"]].name == "h2"
-    assert len(page.all("section")) == len(page.all("h2")) == 9
+    assert len(page.all("section")) == len(page.all("h2")) == 10
 
 
 def test_every_id_is_unique_and_everything_that_is_referred_to_is_there(page: Element) -> None:
@@ -107,7 +108,7 @@ def test_what_scrolls_can_be_reached_by_the_keyboard(page: Element) -> None:
 
 def test_every_plot_has_a_title_and_a_description(page: Element) -> None:
     plots = page.all("svg")
-    assert len(plots) == 2 + 3  # bytes, speed, and the three phases
+    assert len(plots) == 2 + 2 + 3  # bytes, speed, both halves, and the three phases
     for plot in plots:
         assert plot.attributes["role"] == "img"
         title, description = plot.children[:2]
@@ -184,5 +185,5 @@ def test_what_was_not_measured_has_no_section(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle")
     page = parse(render_page(read_report(ReportRequest(bundle=bundle, store=NO_STORE))))
     anchors = [each.attributes["id"] for each in page.all("section")]
-    assert not {"latency", "speed", "failed"} & set(anchors)
+    assert not {"latency", "speed", "failed", "layers"} & set(anchors)
     assert "not recorded: the store here knows no build of it" in page.text

@@ -17,7 +17,8 @@ from reference.fastvlm import FastVLM
 from reference.loading import load
 from reference.prompt import PromptTokenizer, load_tokenizer
 from validation.golden_file import open_goldens
-from validation.golden_inputs import GoldenPlan, golden_inputs
+from validation.golden_inputs import golden_inputs
+from validation.golden_plan import GoldenPlan
 from validation.golden_run import run_reference
 from validation.goldens import Goldens
 from validation.runtimes.onnxruntime_runtime import GraphPaths

@@ -18,7 +18,8 @@ from reference.scenes.scene import held_out
 from validation.coreml_parity import CoreMLParity, measure_coreml
 from validation.golden_file import open_goldens
 from validation.golden_filling import NUM_GIVEN, filling_ids
-from validation.golden_inputs import GoldenPlan, golden_inputs
+from validation.golden_inputs import golden_inputs
+from validation.golden_plan import GoldenPlan
 from validation.golden_run import FILLING, run_reference
 from validation.goldens import Goldens
 from validation.measurement import Measurement

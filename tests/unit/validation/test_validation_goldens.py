@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from fastvlm_compile.progress import silent
-from fastvlm_compile.stages.golden import GoldenConfig, golden
+from fastvlm_compile.stages.golden import golden
 from reference.decoding import GenerationSettings
 from reference.errors import UserError
 from reference.prompt import IMAGE_SENTINEL
 from validation.golden_file import open_goldens
-from validation.golden_inputs import GoldenPlan, golden_inputs
+from validation.golden_inputs import golden_inputs
+from validation.golden_plan import GoldenPlan
 from validation.golden_run import run_reference
 from validation.goldens import GOLDENS_ARRAYS, GOLDENS_JSON, GoldenError
 
@@ -110,7 +111,7 @@ def test_the_stage_writes_goldens_and_reports_progress(random_checkpoint, tmp_pa
     out = tmp_path / "out"
     out.mkdir()
     told = []
-    config = GoldenConfig(
+    config = GoldenPlan(
         image_size=128,
         fit="pad",
         image_position="before",

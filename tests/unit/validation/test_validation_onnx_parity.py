@@ -14,7 +14,8 @@ from fastvlm_compile.stages.onnx import OnnxDecoderConfig, decoder_model_merged
 from fastvlm_compile.stages.parity import OnnxParityConfig, onnx
 from validation.gates import Gate, all_passed, judge
 from validation.golden_file import open_goldens
-from validation.golden_inputs import GoldenPlan, golden_inputs
+from validation.golden_inputs import golden_inputs
+from validation.golden_plan import GoldenPlan
 from validation.golden_run import run_reference
 from validation.goldens import Goldens
 from validation.measurement import Measurement

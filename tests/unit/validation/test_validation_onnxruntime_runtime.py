@@ -103,6 +103,24 @@ def test_runtimes_name_their_executor(runtime, model):
     assert not runtime.executed_by_core_ml
 
 
+def test_a_lean_decoder_says_the_same_but_for_rounding(graphs, runtime):
+    lean = OnnxRuntime(graphs, threads=1, lean=True)
+    embeds = runtime.embed(np.arange(12, dtype=np.int64).reshape(1, 12))
+    expected, found = runtime.logits(embeds), lean.logits(embeds)
+    assert found.shape == expected.shape
+    assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("graph", ["vision_graph", "decoder"])
+def test_a_closed_graph_is_opened_anew_when_it_is_needed(graphs, graph):
+    runtime = OnnxRuntime(graphs, threads=1)
+    runtime.close(graph)  # not open yet
+    first = getattr(runtime, graph)
+    assert getattr(runtime, graph) is first
+    runtime.close(graph)
+    assert getattr(runtime, graph) is not first
+
+
 def test_the_onnx_runtime_never_imports_torch():
     code = (
         "import sys, validation.runtimes.onnxruntime_runtime, validation.answer, validation.task;"

@@ -1,7 +1,7 @@
 """A bounded cache of constants in the form kernels take them."""
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from torch import Tensor
 
@@ -26,6 +26,12 @@ class ConstantCache:
     def begin_run(self) -> None:
         """Tell entries of this run from those of earlier ones."""
         self._run += 1
+
+    def drop(self, unwanted: Callable[[Hashable], bool]) -> None:
+        """Let go of the entries whose keys are unwanted."""
+        for key in [key for key in self._entries if unwanted(key)]:
+            held, _ = self._entries.pop(key)
+            self.held_bytes -= held.numel() * held.element_size()
 
     def get(self, key: Hashable) -> Tensor | None:
         """The entry for `key`, marked as used in this run."""

@@ -5,7 +5,8 @@ it runs with rounding. Formulas: coremltools' op documentation, iOS16 `constexpr
 `compression`; the code is our own.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from validation.runtimes.ml_program.bits import unpack
 
 Arrays = Mapping[str, np.ndarray]
 Decompress = Callable[[Arrays], tuple[np.ndarray, ...]]
+
+_VALUES_AT_ONCE = 2**22
+"""Elements that are decompressed together, with some copies of them on the way."""
 
 
 def affine_dequantize(given: Arrays) -> tuple[np.ndarray, ...]:
@@ -32,11 +36,15 @@ def affine_dequantize(given: Arrays) -> tuple[np.ndarray, ...]:
 
 def blockwise_shift_scale(given: Arrays) -> tuple[np.ndarray, ...]:
     """`scale * (data - offset)`, one scale and offset per block of elements."""
-    data = given["data"].astype(np.float32)
-    offset = given.get("offset")
-    if offset is not None:
-        data = data - _blocks(offset.astype(np.float32), data.shape)
-    return (data * _blocks(given["scale"].astype(np.float32), data.shape),)
+    data, scale, offset = given["data"], given["scale"], given.get("offset")
+    values = np.empty(data.shape, dtype=np.float32)
+    groups = [scale, *(() if offset is None else (offset,))]
+    for rows in _slabs(data.shape, groups):
+        piece = data[rows].astype(np.float32)
+        if offset is not None:
+            piece = piece - _of_slab(offset, rows, data.shape)
+        values[rows] = piece * _of_slab(scale, rows, data.shape)
+    return (values,)
 
 
 def lut_to_dense_flat(given: Arrays) -> tuple[np.ndarray, ...]:
@@ -113,19 +121,60 @@ def _blocks(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _look_up(indices: np.ndarray, lut: np.ndarray, vector_axis: int) -> np.ndarray:
     """Table entries by index; the table of an element is that of its group."""
     *groups, entries, width = lut.shape
-    # The flat number of each element's group, built from one small range per axis.
-    row: np.ndarray | int = 0
-    for axis, (count, size) in enumerate(zip(groups, indices.shape, strict=True)):
-        if count == 1:
-            continue
-        number = np.arange(size, dtype=np.int64) // (size // count)
-        column = number.reshape([size if i == axis else 1 for i in range(indices.ndim)])
-        row = row * count + column
     table = _widen(lut).reshape(-1, width)
-    found = table[indices + row * entries]
+    found = np.empty((*indices.shape, width), dtype=table.dtype)
+    numbers = _group_numbers(groups, indices.shape)
+    for rows in _slabs(indices.shape, ()):
+        number = sum(each[rows] if len(each) > 1 else each for each in numbers)
+        found[rows] = table[indices[rows] + number * entries]
     if width == 1:
         return np.asarray(found[..., 0])
     vector_axis %= indices.ndim
     shape = list(indices.shape)
     shape[vector_axis] *= width
     return np.moveaxis(found, -1, vector_axis + 1).reshape(shape)
+
+
+def _group_numbers(groups: Sequence[int], shape: tuple[int, ...]) -> list[np.ndarray]:
+    """What each axis adds to the flat number of an element's group, to be broadcast."""
+    numbers = [np.zeros([1] * len(shape), dtype=np.int64)]
+    stride = 1
+    for axis, (count, size) in reversed(list(enumerate(zip(groups, shape, strict=True)))):
+        if count > 1:
+            number = np.arange(size, dtype=np.int64) // (size // count) * stride
+            numbers.append(number.reshape([size if i == axis else 1 for i in range(len(shape))]))
+        stride *= count
+    return numbers
+
+
+def _slabs(shape: tuple[int, ...], grouped: Sequence[np.ndarray]) -> Iterator[slice]:
+    """Runs of rows small enough for copies not to matter; none cuts a group of rows.
+
+    Args:
+        shape: of the result; at least one axis.
+        grouped: values that rows share, one for so many of them as there are fewer.
+
+    Raises:
+        ValueError: groups do not divide the rows.
+    """
+    size = shape[0]
+    step = max(1, _VALUES_AT_ONCE // max(1, math.prod(shape[1:])))
+    together = math.lcm(*(_rows_of_group(values, size) for values in grouped))
+    step = max(1, step // together) * together
+    for start in range(0, size, step):
+        yield slice(start, min(start + step, size))
+
+
+def _rows_of_group(values: np.ndarray, size: int) -> int:
+    if not values.shape[0] or size % values.shape[0]:
+        raise ValueError(f"{values.shape[0]} groups of {size} rows")
+    # One value for all rows cuts nowhere.
+    return 1 if values.shape[0] == 1 else size // values.shape[0]
+
+
+def _of_slab(values: np.ndarray, rows: slice, shape: tuple[int, ...]) -> np.ndarray:
+    """The blocks' values of a run of rows, in float32, as `_blocks` spreads them."""
+    if values.shape[0] > 1:
+        group = shape[0] // values.shape[0]
+        values = values[rows.start // group : rows.stop // group]
+    return _blocks(values.astype(np.float32), (rows.stop - rows.start, *shape[1:]))

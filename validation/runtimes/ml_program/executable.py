@@ -132,6 +132,10 @@ class Executable:
         """
         return _executable(self._program, self._weights, self._store, name)
 
+    def forget_constants(self) -> None:
+        """Let go of this package's constants in the cache; they are made anew when needed."""
+        self._store.forget()
+
     def make_state(self) -> State:
         """A fresh state: all zeros."""
         return State(self._plan.states)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from validation.runtimes.ml_program.cache import ConstantCache
 from validation.runtimes.ml_program.constants import Constant, Derived, Stored, evaluate
-from validation.runtimes.ml_program.tensors import from_numpy, round_to_fp16
+from validation.runtimes.ml_program.tensors import from_numpy
 from validation.runtimes.ml_program.types import DType
 from validation.runtimes.ml_program.weights import Weights
 
@@ -22,6 +22,10 @@ class ConstantStore:
     def begin_run(self) -> None:
         """Tell the cache that a run begins."""
         self._cache.begin_run()
+
+    def forget(self) -> None:
+        """Let go of this package's constants."""
+        self._cache.drop(lambda key: isinstance(key, tuple) and key[0] is self._weights)
 
     def tensor(self, constant: Constant, *, rounded: bool) -> Tensor:
         """A constant as kernels take it.
@@ -43,6 +47,6 @@ class ConstantStore:
         if found is None:
             found = from_numpy(evaluate(constant, self._weights), dtype)
             if rounds:
-                found = round_to_fp16(found)
+                found.copy_(found.half())  # made just now, so nobody else sees it change
             self._cache.put(key, found)
         return found

@@ -16,7 +16,6 @@ import torch
 from fastvlm_compile.export.coreml.canonical import canonicalise, read_spec, spec_path
 from fastvlm_compile.export.coreml.contract import Precision
 from fastvlm_compile.export.coreml.convert import DEPLOYMENT_TARGET
-from fastvlm_compile.export.coreml.functions import merge
 from fastvlm_compile.export.coreml.language.describe import describe_function, describe_package
 from fastvlm_compile.export.coreml.language.interface import (
     DECODE,
@@ -29,6 +28,8 @@ from fastvlm_compile.export.coreml.language.interface import (
 )
 from fastvlm_compile.export.coreml.language.module import ChunkFunction, load_weights
 from fastvlm_compile.export.coreml.language.plan import Chunk, DecoderConfig
+from fastvlm_compile.export.coreml.merge import merge
+from fastvlm_compile.export.coreml.naming import count_names_from_zero
 from fastvlm_compile.export.coreml.quiet import quiet_coremltools
 from fastvlm_compile.export.weight_source import WeightSource
 
@@ -49,18 +50,19 @@ def write_chunk(chunk: Chunk, config: DecoderConfig, source: WeightSource, packa
         package: where to; its folder also holds the functions for a while.
     """
     with tempfile.TemporaryDirectory(dir=package.parent) as folder:
-        parts = {name: Path(folder) / f"{name}.mlpackage" for name in FUNCTIONS}
-        weights = load_weights(chunk, config, source)
-        for name, path in parts.items():
+        parts: dict[str, Path] = {}
+        weights = load_weights(chunk, config, source, Path(folder) / "weights")
+        for name in FUNCTIONS:
             module = ChunkFunction(weights, chunk, config, name).eval()
             model = convert_function(module, chunk, config, name)
             describe_function(model, chunk, config, name)
+            parts[name] = Path(folder) / f"{name}.mlpackage"
             with quiet_coremltools():
-                model.save(str(path))
+                model.save(str(parts[name]))
             del module, model
             gc.collect()  # the converter's programs refer to themselves in circles
         del weights
-        merge(parts.items(), package, default=DECODE)  # which is called most
+        merge(parts, package, default=DECODE)  # which is called most
     spec = read_spec(package)
     describe_package(spec, chunk, config)
     spec_path(package).write_bytes(spec.SerializeToString())
@@ -75,10 +77,13 @@ def convert_function(
     with quiet_coremltools(), torch.no_grad():
         import coremltools as ct
 
+        from fastvlm_compile.export.coreml.half_precision import with_lean_cast
+
         example = _example(promised)
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]  # torch does not type it
             module, example, check_trace=False
         )
+        count_names_from_zero()
         return ct.convert(
             traced,
             inputs=[_tensor_type(tensor) for tensor in promised.inputs],
@@ -96,6 +101,7 @@ def convert_function(
             convert_to="mlprogram",
             minimum_deployment_target=getattr(ct.target, DEPLOYMENT_TARGET),
             compute_precision=_precision(config.precision),
+            pass_pipeline=with_lean_cast(ct.PassPipeline(), config.precision),
             skip_model_load=True,
         )
 

@@ -1,5 +1,7 @@
 """The computation of a chunk as a torch module that can be traced, and its weights."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ from fastvlm_compile.export.coreml.language.interface import (
 )
 from fastvlm_compile.export.coreml.language.plan import Chunk, DecoderConfig
 from fastvlm_compile.export.coreml.language.rms_norm import fused_rms_norm
+from fastvlm_compile.export.mapped_copy import mapped_copies
 from fastvlm_compile.export.weight_source import WeightSource
 from reference.checkpoint.names import EMBED_TOKENS, LM_HEAD
 from reference.qwen2 import DecoderLayer, RMSNorm
@@ -104,16 +107,20 @@ class ChunkFunction(nn.Module):
         return logits
 
 
-def load_weights(chunk: Chunk, config: DecoderConfig, source: WeightSource) -> ChunkWeights:
-    """The chunk's parameters in float32, and nothing else of the checkpoint in memory."""
+def load_weights(
+    chunk: Chunk, config: DecoderConfig, source: WeightSource, scratch: Path
+) -> ChunkWeights:
+    """The chunk's parameters in float32, mapped from a new file: they take no memory.
+
+    Args:
+        chunk, config: which part of which decoder.
+        source: the weights; only the chunk's are read.
+        scratch: the file; of no use to anybody else.
+    """
     with torch.device("meta"):
         module = ChunkWeights(chunk, config)
-    # Clones, so that nothing refers to the mapped file when the chunk is converted.
-    state = {
-        name: _stored(name, chunk, config, source).to(torch.float32).clone()
-        for name in module.state_dict()
-    }
-    module.load_state_dict(state, strict=True, assign=True)
+    stored = ((name, _stored(name, chunk, config, source)) for name in module.state_dict())
+    module.load_state_dict(mapped_copies(stored, scratch), strict=True, assign=True)
     return module.eval().requires_grad_(requires_grad=False)
 
 

@@ -145,6 +145,13 @@ def package_name(chunk: Chunk, num_chunks: int) -> str:
     return f"decoder_{chunk.number}_of_{num_chunks}.mlpackage"
 
 
+def chunk_bytes(chunk: Chunk, text: Qwen2Config) -> int:
+    """Weights of a chunk in float16."""
+    layers = chunk.layers.count if chunk.layers is not None else 0
+    rows = chunk.vocabulary.count if chunk.vocabulary is not None else 0
+    return layers * layer_bytes(text) + _STORED_BYTES * rows * text.hidden_size
+
+
 def layer_bytes(text: Qwen2Config) -> int:
     """Weights of one decoder layer in float16."""
     hidden, wide = text.hidden_size, text.intermediate_size
