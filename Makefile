@@ -4,13 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 GENAI := benchmarks/.venv-genai
+PEERS := benchmarks/.venv-peers
 CONSUMERS := .consumers
 RECIPE ?= recipes/tiny.yaml
 # One thread per test worker: the workers already fill the cores.
 TEST_ENV := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help bundle test test-full test-consumers consumers-env browser check format bench bench-env \
+.PHONY: help bundle release test test-full test-consumers consumers-env browser check format bench bench-env \
+  bench-latency bench-peers \
   report-examples compare-latency train-tiny clean
 
 help: ## list the targets
@@ -19,11 +21,18 @@ help: ## list the targets
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --editable '.[build,mlx,hub,dev]'
+	  --constraint constraints.txt --editable '.[build,mlx,hub,dask,dev]'
 	@touch $@
 
 bundle: $(INSTALLED) ## build the tiny bundle end to end into dist/tiny (RECIPE=... for another)
 	$(BIN)/fastvlm-compile build $(RECIPE)
+
+# Every recipe in one call, so that one that fails leaves the others alone. With a cluster:
+# make release BUILD_FLAGS='--scheduler tcp://HOST:8786 --store /shared/store'
+RELEASE ?= $(wildcard $(addprefix recipes/,$(addsuffix .yaml,tiny real-tower 0.5b 1.5b 7b)))
+BUILD_FLAGS ?=
+release: $(INSTALLED) ## build the matrix of recipes (RELEASE="A B", BUILD_FLAGS=...)
+	$(BIN)/fastvlm-compile build $(RELEASE) $(BUILD_FLAGS)
 
 test: $(INSTALLED) ## run the tests
 	$(TEST_ENV) $(BIN)/pytest -n 2 --no-loadscope-reorder
@@ -79,6 +88,23 @@ $(GENAI)/.installed: benchmarks/genai.txt
 	$(GENAI)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
+# The 0.5B takes hours to build the first time; BUNDLE_05B=DIR is one that is there already.
+BUNDLE_05B ?= dist/0.5b
+bench-latency: $(BUNDLE_05B)/manifest.json dist/tiny/manifest.json bench-peers ## speed beside the peers; writes benchmarks/latency.{json,md}
+	$(BIN)/python -m benchmarks.latency --bundle $(BUNDLE_05B) --trained dist/tiny
+
+dist/%/manifest.json: | $(INSTALLED)
+	$(BIN)/fastvlm-compile build recipes/$*.yaml
+
+bench-peers: bench-env $(PEERS)/.installed ## install llama.cpp too, compiled here from its source package
+
+# Without the image encoders, half of what there is to compile.
+$(PEERS)/.installed: benchmarks/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	CMAKE_ARGS=-DLLAVA_BUILD=OFF $(PEERS)/bin/python -m pip install --quiet \
+	  --disable-pip-version-check --no-binary llama-cpp-python --requirement $<
+	@touch $@
+
 # Both bundles on one machine, in turns; each is built by its own code.
 BASE ?= HEAD~1
 SUMMARY := $(or $(GITHUB_STEP_SUMMARY),build/latency.md)
@@ -104,4 +130,4 @@ train-tiny: $(INSTALLED) ## train the shipped tiny FastVLM anew (CPU, under an h
 	$(BIN)/python -m reference.tiny.train --out build/tiny-checkpoint --seed 0
 
 clean: ## remove the environment, the store and what was built
-	rm -rf $(VENV) $(GENAI) $(CONSUMERS) .store dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(GENAI) $(PEERS) $(CONSUMERS) .store dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

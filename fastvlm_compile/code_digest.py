@@ -9,11 +9,14 @@ by it (a template, a table).
 import ast
 import hashlib
 import importlib.util
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 PROJECT = ("fastvlm_compile", "reference", "validation")
+_PARSING = threading.Lock()
+"""CPython before 3.11.8 fails when two threads parse at once (python/cpython gh-106905)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +96,9 @@ def _root(top: str) -> Path:
 def _parse(name: str, path: Path) -> _Module:
     source = path.read_bytes()
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    imports = tuple(sorted(set(_imports(ast.parse(source, filename=str(path)), package))))
+    with _PARSING:
+        tree = ast.parse(source, filename=str(path))
+    imports = tuple(sorted(set(_imports(tree, package))))
     return _Module(path=path, sha256=hashlib.sha256(source).hexdigest(), imports=imports)
 
 

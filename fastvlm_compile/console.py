@@ -1,15 +1,18 @@
-"""What a build shows on stderr: one line per stage, and on a terminal a live line below them."""
+"""What builds show on stderr: a line per stage, and on a terminal live lines below of what runs."""
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
 _NAME_WIDTH = 26  # of the longest stage name, `onnx.decoder_model_merged`
 _CLEAR_LINE = "\r\x1b[K"
+_LINE_UP = "\x1b[1A"
+_MAX_LIVE_LINES = 16
 
 
 class Reporter(Protocol):
-    """Told of every turn of a build."""
+    """Told of every turn of a build; of one stage after the other."""
 
     def started(self, stage: str) -> None:
         """The stage's child process starts."""
@@ -26,12 +29,17 @@ class Reporter(Protocol):
     def warning(self, text: str) -> None:
         """Something that should not have been."""
 
+    def beside(self) -> "Reporter":
+        """Another one of the same view, for a stage that runs at the same time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LineReporter:
     """One line per stage, when it is done: for logs and for `--quiet`."""
 
     stream: TextIO
+    label: str = ""
+    """Stands before every line, where several recipes share the view."""
 
     def started(self, stage: str) -> None:
         del stage
@@ -43,20 +51,58 @@ class LineReporter:
         self.note(f"{stage.ljust(_NAME_WIDTH)}  {what}")
 
     def note(self, text: str) -> None:
-        self.stream.write(f"{text}\n")
+        self.stream.write(f"{self.label}{text}\n")
         self.stream.flush()
 
     def warning(self, text: str) -> None:
-        self.note(f"warning: {text}")
+        self.stream.write(f"warning: {self.label}{text}\n")
+        self.stream.flush()
+
+    def beside(self) -> "LineReporter":
+        return self
+
+
+class LiveLines:
+    """The last lines of a terminal, each kept up to date by its owner; may be called by threads."""
+
+    def __init__(self, *, stream: TextIO, columns: int) -> None:
+        self._stream = stream
+        self._columns = columns
+        self._lines: dict[object, str] = {}
+        self._num_shown = 0
+        self._lock = threading.Lock()
+
+    def show(self, owner: object, line: str) -> None:
+        """Replace the owner's line, or add it."""
+        with self._lock:
+            self._lines[owner] = line
+            self._draw("")
+
+    def write(self, text: str, *, without: object = None) -> None:
+        """Write whole lines that stay, above the live ones; `without` has no live line from now."""
+        with self._lock:
+            self._lines.pop(without, None)
+            self._draw(text)
+
+    def _draw(self, text: str) -> None:
+        clear = _CLEAR_LINE + (_LINE_UP + _CLEAR_LINE) * (self._num_shown - 1)
+        shown = [line[: self._columns - 1] for line in self._lines.values()][:_MAX_LIVE_LINES]
+        self._num_shown = len(shown)
+        self._stream.write(clear + text + "\n".join(shown))
+        self._stream.flush()
 
 
 class LiveReporter:
-    """As `LineReporter`, with a last line that shows what runs, how far it is and for how long."""
+    """As `LineReporter`, with a live line that shows what runs, how far it is and for how long."""
 
-    def __init__(self, *, stream: TextIO, columns: int) -> None:
-        self._lines = LineReporter(stream=stream)
+    def __init__(
+        self, *, stream: TextIO, columns: int, label: str = "", lines: LiveLines | None = None
+    ) -> None:
+        """`lines` are those of a view that is shared; otherwise it is this reporter's alone."""
         self._stream = stream
         self._columns = columns
+        self._label = label
+        self._lines = lines or LiveLines(stream=stream, columns=columns)
         self._stage = ""
         self._started_s = 0.0
 
@@ -68,21 +114,23 @@ class LiveReporter:
     def progress(self, done: int, total: int, what: str) -> None:
         elapsed = format_duration(time.monotonic() - self._started_s)
         share = f"  {done}/{total}" if total else ""
-        line = f"{self._stage}  {elapsed}{share}  {what}".rstrip()
-        self._stream.write(f"{_CLEAR_LINE}{line[: self._columns - 1]}")
-        self._stream.flush()
+        line = f"{self._label}{self._stage}  {elapsed}{share}  {what}".rstrip()
+        self._lines.show(self, line)
 
     def tell(self, stage: str, what: str) -> None:
-        self._stream.write(_CLEAR_LINE)
-        self._lines.tell(stage, what)
+        line = f"{self._label}{stage.ljust(_NAME_WIDTH)}  {what}\n"
+        self._lines.write(line, without=self)
 
     def note(self, text: str) -> None:
-        self._stream.write(_CLEAR_LINE)
-        self._lines.note(text)
+        self._lines.write(f"{self._label}{text}\n")
 
     def warning(self, text: str) -> None:
-        self._stream.write(_CLEAR_LINE)
-        self._lines.warning(text)
+        self._lines.write(f"warning: {self._label}{text}\n")
+
+    def beside(self) -> "LiveReporter":
+        return LiveReporter(
+            stream=self._stream, columns=self._columns, label=self._label, lines=self._lines
+        )
 
 
 def format_duration(duration_s: float) -> str:

@@ -11,6 +11,8 @@ VersionOf = Callable[[str], str | None]
 _READ = ("numpy", "pillow", "tokenizers")
 _CHECKPOINT = ("numpy", "safetensors", "ml-dtypes", "tokenizers", "torch")
 _MLX = ("mlx", "mlx-lm")
+_DASK = ("distributed", "fsspec")
+_HUB = ("huggingface_hub",)
 _BUILD = ("pyyaml", "pillow", "scikit-image", *_CHECKPOINT)
 
 # What a user may want -> the distributions it takes. Kept in the order of the README.
@@ -23,6 +25,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "validate, target onnx": (*_READ, "safetensors", "onnxruntime"),
     "validate, target coreml": (*_READ, "safetensors", "coremltools"),
     "validate, target mlx": (*_READ, "safetensors", *_MLX),
+    "push": _HUB,
     "coreml run, inspect, diff": ("numpy", "torch"),
     "checkpoint inspect": ("numpy", "safetensors"),
     "checkpoint convert, synthesize": _CHECKPOINT,
@@ -31,9 +34,11 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "build, target mlx": (*_BUILD, *_MLX),
     "build, target torch": _BUILD,
     "build, quantized variants": (*_BUILD, "numba"),
+    "build --scheduler, on many machines": (*_BUILD, *_DASK),
+    "build --store URL": (*_BUILD, "fsspec"),
 }
 
-# Installed with the package itself; the rest comes with the extras `build` and `mlx`.
+# Installed with the package itself; the rest comes with the extras `build`, `mlx`, `dask`, `hub`.
 _BASE = frozenset(
     {
         "click",
@@ -122,9 +127,14 @@ def _judge(name: str, needs: tuple[str, ...], found: set[str]) -> Capability:
 
 def _extras(missing: list[str]) -> str:
     """The extras that bring what is missing."""
-    of_mlx = [name for name in missing if name in _MLX]
-    others = [name for name in missing if name not in _MLX and name not in _BASE]
-    return ",".join((["build"] if others else []) + (["mlx"] if of_mlx else []))
+    of_others = (*_MLX, *_DASK, *_HUB, *_BASE)
+    extras = {
+        "build": [name for name in missing if name not in of_others],
+        "mlx": [name for name in missing if name in _MLX],
+        "dask": [name for name in missing if name in _DASK],
+        "hub": [name for name in missing if name in _HUB],
+    }
+    return ",".join(extra for extra, names in extras.items() if names)
 
 
 def _ml_program(found: set[str], *, platform: str) -> Capability:

@@ -53,6 +53,23 @@ class VerificationError(UserError):
     exit_code: ClassVar[int] = 1
 
 
+class ClusterError(UserError):
+    """The scheduler or a worker cannot be used: not there, too small, of another version."""
+
+
+class RecipesError(UserError):
+    """Some of several recipes failed; each was told by itself.
+
+    Args:
+        message: which ones.
+        exit_code: the gravest of theirs.
+    """
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # of the class elsewhere
+
+
 class GateError(UserError):
     """A measurement is past its threshold; nothing was published."""
 
@@ -63,3 +80,11 @@ class StageError(UserError):
     """A stage ended in an error that is ours, not the user's; the message holds its log's tail."""
 
     exit_code: ClassVar[int] = 3
+
+
+class EstimateError(UserError):
+    """What a build will take cannot be told: its recorded rates are damaged."""
+
+
+class TooLargeError(UserError):
+    """A build needs more memory or disk than this machine has."""

@@ -107,7 +107,7 @@ def differences(
         for role, _, _ in _changed(old.inputs, new.inputs)
     )
     if modules := [name for name, _, _ in _changed(old.code, new.code)]:
-        reasons.append(f"code of {_shortened(modules)} changed")
+        reasons.append(f"code of {shortened(modules)} changed")
     reasons.extend(
         f"tool {name} {before} -> {after}" for name, before, after in _changed(old.tools, new.tools)
     )
@@ -122,7 +122,8 @@ def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[tuple[s
             yield name, old.get(name, "none"), new.get(name, "none")
 
 
-def _shortened(names: Iterable[str], limit: int = 3) -> str:
+def shortened(names: Iterable[str], limit: int = 3) -> str:
+    """The first few of many names, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

@@ -7,6 +7,7 @@ digest is the key of its output in the store. So a build that was killed goes on
 a second build of the same recipe runs nothing, and a changed threshold only judges again.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,12 +17,14 @@ from fastvlm_compile.bundle.consumers import manifest_as_built
 from fastvlm_compile.bundle.licence import weights_licence
 from fastvlm_compile.bundle_plan import bundle_key, plan_bundle
 from fastvlm_compile.console import Reporter
+from fastvlm_compile.estimate.forecast import Forecast
+from fastvlm_compile.estimate.outcomes import outcomes_recorded
 from fastvlm_compile.judging import Judgement, judge_gates, refuse_failures
 from fastvlm_compile.plan import make_plan, parity_stages
 from fastvlm_compile.publish import Publication, publish
 from fastvlm_compile.recipe import Recipe
 from fastvlm_compile.report.sizes import measure_sizes
-from fastvlm_compile.runner import Workshop, run_stages
+from fastvlm_compile.runner import Finished, Workshop, run_stages
 from fastvlm_compile.store import Store
 
 
@@ -41,6 +44,8 @@ class BuildRequest:
     """Whether `weights` are others than the recipe names."""
     base: Path | None = None
     """The checkpoint that `weights` belong on, where they are a LoRA fine-tune."""
+    forecast: Forecast | None = None
+    """What the stages are thought to take, to be recorded beside what they take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +57,17 @@ class BuildResult:
     judgement: Judgement
 
 
-def build(request: BuildRequest, reporter: Reporter) -> BuildResult:
+def build(
+    request: BuildRequest,
+    reporter: Reporter,
+    run: Callable[[Workshop], Finished] = run_stages,
+) -> BuildResult:
     """Build a recipe, judge it and publish its bundle.
+
+    Args:
+        request: what to build.
+        reporter: told of every turn.
+        run: makes every artifact of the plan be there: here, or on many machines.
 
     Raises:
         GateError: a gate failed; the report is written, the bundle is not.
@@ -64,7 +78,9 @@ def build(request: BuildRequest, reporter: Reporter) -> BuildResult:
     store.open()
     with store.in_use():
         plan = make_plan(recipe, weights=request.weights, base=request.base)
-        finished = run_stages(Workshop(plan=plan, store=store, reporter=reporter))
+        estimates = {} if request.forecast is None else request.forecast.stages
+        with outcomes_recorded(store, recipe.name, estimates):
+            finished = run(Workshop(plan=plan, store=store, reporter=reporter))
         judgement = judge_gates(
             recipe.gates,
             parity_stages(recipe),

@@ -2,27 +2,18 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
+from fastvlm_compile.devices import DeviceName
 from fastvlm_compile.quantize.presets import PRESETS
+from fastvlm_compile.recipe_checkpoint import CheckpointChoice
+from fastvlm_compile.recipe_values import Count, CountOrNone, FurtherSize, Text
 from fastvlm_compile.structure import Rule
-from reference.errors import UserError
 from validation.gates import Gate
 from validation.quantized_variants import QuantizedVariant
 
 SCHEMA = 1
 
-Text = Annotated[str, Rule(holds=lambda value: bool(value.strip()), expected="a text")]
-Count = Annotated[int, Rule(holds=lambda value: value >= 1, expected="a whole number above 0")]
-CountOrNone = Annotated[int, Rule(holds=lambda value: value >= 0, expected="a whole number from 0")]
-FurtherSize = Annotated[
-    int,
-    Rule(
-        holds=lambda n: 256 <= n <= 1024 and n % 64 == 0,
-        expected="a multiple of 64 from 256 to 1024",
-    ),
-]
 Precision = Literal["float16", "float32"]
 OnnxVariant = Literal["fp32", "fp16", "int8", "int4", "int4-fast", "mixed"]
 Compressed = Literal["int8", "int4", "int4-fast", "lut4", "lut6", "mixed"]
@@ -54,41 +45,6 @@ COMPONENTS = {
     ),
 }
 """What can be measured of each target; `reference` is PyTorch with the quantized weights."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SyntheticCheckpoint:
-    """Random weights in the shapes of a released model."""
-
-    size: Literal["0.5b", "1.5b", "7b", "real-tower"]
-    seed: CountOrNone
-    layout: Literal["apple", "transformers"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointChoice:
-    """Where the weights come from: exactly one of `path`, `hub` with `revision`, `synthetic`."""
-
-    path: Path | None = None
-    """A checkpoint's folder, relative to the file that names it."""
-    base: Path | None = None
-    """Where `path` is a LoRA fine-tune: the checkpoint that it was trained on, if the fine-tune
-    does not name a folder that is here."""
-    hub: Text | None = None
-    """`owner/name` on the Hugging Face hub."""
-    revision: Text | None = None
-    """Commit of `hub`: a branch would name something else tomorrow."""
-    synthetic: SyntheticCheckpoint | None = None
-
-    def __post_init__(self) -> None:
-        given = [key for key in ("path", "hub", "synthetic") if getattr(self, key) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) or "none"
-            raise UserError(f"found {found}, expected exactly one of path, hub, synthetic")
-        if (self.hub is None) != (self.revision is None):
-            raise UserError("`hub` and `revision` are given together or not at all")
-        if self.base is not None and self.path is None:
-            raise UserError("`base` belongs to `path`")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +223,8 @@ class Recipe:
     ]
     extend: str = ""
     """The recipe that this one was merged over."""
+    device: DeviceName | None = None
+    """What the bundle is for (see `devices`): of `targets` the variants that this one is sent."""
     license: Text | None = None
     """Of the weights that it names, as the hub calls it; Apple's if absent. For the model card."""
     checkpoint: CheckpointChoice

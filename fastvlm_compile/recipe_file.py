@@ -1,5 +1,6 @@
 """Reads `recipes/*.yaml`, and finds the mistakes that only a whole recipe shows."""
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from fastvlm_compile.recipe import (
     Targets,
     components_of,
 )
+from fastvlm_compile.recipe_device import for_device
+from fastvlm_compile.recipe_narrow import gates_gone
 from fastvlm_compile.structure import find, nearest, read
 from fastvlm_compile.yaml_source import MappingNode, load_tree
 from validation.gates import Gate
@@ -39,9 +42,16 @@ def load_recipe(path: Path) -> Recipe:
     tree = load_tree(path)
     _check_schema(tree)
     recipe = read(tree, Recipe)
-    for problem in _problems(recipe):
+    inherited = tuple(
+        gate
+        for index, gate in enumerate(recipe.gates)
+        if find(tree, ("gates", index)).file != tree.place.file
+    )
+    gone = gates_gone(inherited, recipe.targets)
+    for problem in _problems(recipe, gone):
         raise RecipeError(f"{find(tree, problem.path)}: {problem.message}", hint=problem.hint)
-    return recipe
+    left = tuple(gate for gate in recipe.gates if gate not in gone)
+    return for_device(dataclasses.replace(recipe, gates=left))
 
 
 def _check_schema(tree: MappingNode) -> None:
@@ -58,7 +68,7 @@ def _check_schema(tree: MappingNode) -> None:
         )
 
 
-def _problems(recipe: Recipe) -> Iterator[_Problem]:
+def _problems(recipe: Recipe, gone: tuple[Gate, ...]) -> Iterator[_Problem]:
     targets = recipe.targets
     if targets == Targets():
         yield _Problem(path=("targets",), message="targets: found none, expected at least one")
@@ -88,7 +98,8 @@ def _problems(recipe: Recipe) -> Iterator[_Problem]:
             hint="give at least one text in goldens.prompts",
         )
     for index, gate in enumerate(recipe.gates):
-        yield from _gate_problems(index, gate, targets)
+        if gate not in gone:
+            yield from _gate_problems(index, gate, targets)
 
 
 def _coreml_problems(target: CoreMLTarget, *, context_length: int) -> Iterator[_Problem]:

@@ -18,49 +18,18 @@ from fastvlm_compile import locks
 from fastvlm_compile.durable import Disk, refusals
 from fastvlm_compile.errors import RecipeError, StoreError
 from fastvlm_compile.key import Ingredients, canonical_json
-from fastvlm_compile.structure import from_plain, to_plain
-from fastvlm_compile.tree_digest import FileRecord, StatMemo, Tree, digest_of, read_tree
+from fastvlm_compile.store_entry import (
+    Damage,
+    Entry,
+    EntryManifest,
+    difference,
+    sealed,
+    unsealed,
+)
+from fastvlm_compile.tree_digest import StatMemo, Tree, read_tree
 
 SCHEMA = 1
 _FOLDERS = ("entries", "staging", "locks", "logs", "stat", "latest", "reports")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EntryManifest:
-    """What an entry holds, and what it cost; the cost is no part of the digest."""
-
-    ingredients: Ingredients
-    files: tuple[FileRecord, ...]
-    duration_s: float
-    peak_memory_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A whole entry, verified when it was looked up."""
-
-    key: str
-    output: Path
-    manifest: EntryManifest
-    memo: StatMemo
-
-    @property
-    def digest(self) -> str:
-        """The digest of the output folder."""
-        return digest_of(self.manifest.files)
-
-    @property
-    def size_bytes(self) -> int:
-        """Of all files of the output."""
-        return sum(file.size_bytes for file in self.manifest.files)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Damage:
-    """An entry that is not what its manifest says."""
-
-    key: str
-    problem: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +100,13 @@ class Store:
             tree = read_tree(folder / "output", memo, hidden=True)
         except OSError as error:
             return Damage(key=key, problem=f"{error.filename} cannot be read: {error.strerror}")
-        if problem := _difference(manifest.files, tree):
+        if problem := difference(manifest.files, tree):
             return Damage(key=key, problem=problem)
         return Entry(key=key, output=folder / "output", manifest=manifest, memo=tree.memo)
+
+    def find(self, key: str) -> Entry | Damage | None:
+        """As `look`; a store that is kept elsewhere does not bring the files here for it."""
+        return self.look(key)
 
     def remember(self, entry: Entry) -> None:
         """Keep what the file system said of an entry, so that the next look is quick."""
@@ -200,7 +173,7 @@ class Store:
         target = self.root / "entries" / key
         with refusals(StoreError, self.root):
             self.disk.sync_tree(staging / "output")
-            self.disk.write(staging / "manifest.json", _sealed(manifest))
+            self.disk.write(staging / "manifest.json", sealed(manifest))
             self.disk.remove(target)
             self.disk.move(staging, target)
         entry = Entry(key=key, output=target / "output", manifest=manifest, memo=tree.memo)
@@ -248,7 +221,7 @@ class Store:
         """What an entry says that it holds; the files are not looked at."""
         path = self.root / "entries" / key / "manifest.json"
         try:
-            manifest = _unsealed(path.read_bytes())
+            manifest = unsealed(path.read_bytes())
         except FileNotFoundError:
             return Damage(key=key, problem="manifest.json is missing")
         except (OSError, ValueError, RecipeError) as error:
@@ -267,33 +240,3 @@ class Store:
 def folder_memo(folder: Path) -> str:
     """The name of the memo of a folder from outside."""
     return "folder-" + hashlib.sha256(str(folder.resolve()).encode()).hexdigest()
-
-
-def _sealed(manifest: EntryManifest) -> bytes:
-    body = to_plain(manifest)
-    seal = hashlib.sha256(canonical_json(body)).hexdigest()
-    return json.dumps({"sha256_of_body": seal, "body": body}, indent=1).encode() + b"\n"
-
-
-def _unsealed(data: bytes) -> EntryManifest:
-    document = json.loads(data)
-    if not isinstance(document, dict) or set(document) != {"sha256_of_body", "body"}:
-        raise ValueError("it has not the keys of a manifest")
-    body = document["body"]
-    if hashlib.sha256(canonical_json(body)).hexdigest() != document["sha256_of_body"]:
-        raise ValueError("its body is not what was sealed")
-    return from_plain(body, EntryManifest)
-
-
-def _difference(expected: tuple[FileRecord, ...], tree: Tree) -> str:
-    """What is wrong with a folder, naming one file; empty when nothing is."""
-    wanted = {file.path: file for file in expected}
-    found = {file.path: file for file in tree.files}
-    for path in sorted({*wanted, *found}):
-        if path not in found:
-            return f"{path} is missing"
-        if path not in wanted:
-            return f"{path} was added"
-        if found[path] != wanted[path]:
-            return f"{path} was changed"
-    return ""

@@ -8,7 +8,8 @@ from fastvlm_compile import locks
 from fastvlm_compile.durable import ASIDE, refusals
 from fastvlm_compile.errors import StoreError
 from fastvlm_compile.latest import load_record, recorded_recipes
-from fastvlm_compile.store import Damage, Store
+from fastvlm_compile.store import Store
+from fastvlm_compile.store_entry import Damage
 
 _DAY_S = 86400.0
 

@@ -9,7 +9,8 @@ from fastvlm_compile.errors import CheckpointMissingError
 from fastvlm_compile.key import Ingredients, ToolVersions, differences, gather
 from fastvlm_compile.latest import BuildRecord
 from fastvlm_compile.stage import Plan, Source, Stage
-from fastvlm_compile.store import Damage, Entry, Store
+from fastvlm_compile.store import Store
+from fastvlm_compile.store_entry import Damage, Entry
 from fastvlm_compile.tree_digest import Tree
 
 
@@ -87,7 +88,7 @@ def verdicts(plan: Plan, store: Store, record: BuildRecord) -> Iterator[Verdict]
             continue
         ingredients = inspector.ingredients(stage, artifacts)
         key = ingredients.key
-        found = store.look(key)
+        found = store.find(key)
         if isinstance(found, Entry):
             artifacts[stage.name] = Artifact(folder=found.output, digest=found.digest)
             yield Verdict(stage=stage.name, key=key, entry=found)

@@ -1,17 +1,21 @@
 """Which folder holds the weights of a recipe, and what to do when it does not."""
 
+import dataclasses
 from pathlib import Path
 
 from fastvlm_compile.adapter.folder import base_of, is_adapter
 from fastvlm_compile.errors import CheckpointMissingError
+from fastvlm_compile.fetch.names import RELEASES
 from fastvlm_compile.recipe import Recipe
+from fastvlm_compile.recipe_checkpoint import CheckpointChoice, ReleasedCheckpoint
 from reference.errors import CheckpointError
 
 _RELEASED_SIZES = ("0.5b", "1.5b", "7b")
 
 
 def weights_folder(recipe: Recipe, *, recipe_path: Path, chosen: Path | None) -> Path | None:
-    """The checkpoint's folder; None when the recipe asks for a synthetic one.
+    """The checkpoint's folder; None when the recipe asks for a synthetic one, or stands by with
+    one for a released one that is not there.
 
     Args:
         recipe: names the checkpoint.
@@ -22,10 +26,12 @@ def weights_folder(recipe: Recipe, *, recipe_path: Path, chosen: Path | None) ->
         CheckpointMissingError: it is not there; the hint says what would fetch or make it.
     """
     choice = recipe.checkpoint
-    if chosen is None and choice.synthetic is not None:
+    if chosen is None and choice.synthetic is not None and not _is_released_there(choice):
         return None
     if chosen is not None:
         folder = chosen
+    elif choice.released is not None:
+        folder = released_folder(choice.released)
     elif choice.path is not None:
         folder = choice.path
     else:
@@ -41,6 +47,50 @@ def weights_folder(recipe: Recipe, *, recipe_path: Path, chosen: Path | None) ->
             hint=_how_to_get(recipe, folder),
         )
     return folder
+
+
+def released_folder(released: ReleasedCheckpoint) -> Path:
+    """Where `checkpoint fetch` puts a released checkpoint, below the working directory."""
+    return Path("checkpoints", RELEASES[_release_name(released)].folder)
+
+
+def stand_in_note(recipe: Recipe, *, weights: Path | None) -> str:
+    """What is to be told where random weights stand in for released ones; else nothing.
+
+    Args:
+        recipe: names the checkpoint.
+        weights: from `weights_folder`.
+    """
+    released = recipe.checkpoint.released
+    if weights is not None or released is None:
+        return ""
+    return (
+        f"{released_folder(released)}: the released checkpoint is not there, so random weights of "
+        f"its shapes are built instead, and the bundle says so; to fetch it: "
+        f"fastvlm-compile checkpoint fetch {_release_name(released)}"
+    )
+
+
+def with_weights_used(recipe: Recipe, *, weights: Path | None) -> Recipe:
+    """The recipe that names, of `released` and `synthetic`, only what is built from.
+
+    Args:
+        recipe: may name both.
+        weights: from `weights_folder`.
+    """
+    choice = recipe.checkpoint
+    if choice.released is None or choice.synthetic is None:
+        return recipe
+    unused = {"synthetic": None} if weights is not None else {"released": None}
+    return dataclasses.replace(recipe, checkpoint=dataclasses.replace(choice, **unused))
+
+
+def _is_released_there(choice: CheckpointChoice) -> bool:
+    return choice.released is not None and released_folder(choice.released).exists()
+
+
+def _release_name(released: ReleasedCheckpoint) -> str:
+    return f"{released.size}-stage{released.stage}"
 
 
 def base_folder(recipe: Recipe, *, weights: Path | None, chosen: Path | None) -> Path | None:
@@ -69,12 +119,14 @@ def _how_to_get(recipe: Recipe, folder: Path) -> str:
     choice = recipe.checkpoint
     if choice.hub is not None:
         return f"hf download {choice.hub} --revision {choice.revision} --local-dir {folder}"
-    size = _size_meant(recipe, folder)
     out = "DIR" if folder.exists() else folder
+    size, stage = _size_meant(recipe, folder), 3
+    if choice.released is not None:
+        size, stage = choice.released.size, choice.released.stage
     return "\n".join(
         (
             f"fetch the released {size.upper()} model:",
-            f"    fastvlm-compile checkpoint fetch {size}-stage3 --to {out}",
+            f"    fastvlm-compile checkpoint fetch {size}-stage{stage} --to {out}",
             "or make one of its shapes with random weights:",
             f"    fastvlm-compile checkpoint synthesize --size {size} --seed 0 --layout apple "
             f"--out {out}",

@@ -87,3 +87,14 @@ def hang(config: FileConfig, inputs: Mapping[str, Path], out: Path, progress: Pr
     with Path(config.path).open("w") as file:
         file.write(str(os.getpid()))
     threading.Event().wait()
+
+
+def hang_once(
+    config: FileConfig, inputs: Mapping[str, Path], out: Path, progress: Progress
+) -> None:
+    """Hangs as `hang` does the first time; the next one writes a text."""
+    mark = Path(f"{config.path}.hung")
+    if not mark.exists():
+        mark.touch()
+        hang(config, inputs, out, progress)
+    (out / "text").write_text("went on")

@@ -17,10 +17,21 @@ BASE = click.option(
     metavar="DIR",
     help="The checkpoint that a LoRA fine-tune was trained on, if it does not say itself.",
 )
+
+
+def _folder(context: click.Context, parameter: click.Parameter, value: Path | str) -> Path:
+    del context, parameter
+    if "://" in str(value):
+        raise click.BadParameter(
+            "only `build` takes a URL; its copies on this machine are in its --local-store"
+        )
+    return Path(value)
+
+
 STORE = click.option(
     "--store",
     "store_root",
-    type=click.Path(path_type=Path),
+    callback=_folder,
     metavar="DIR",
     default=Path(".store"),
     show_default=True,

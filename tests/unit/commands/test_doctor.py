@@ -61,6 +61,21 @@ def test_what_is_missing_is_named_with_its_cure() -> None:
     assert onnxruntime["generate --runtime onnxruntime"].cure == "pip install 'fastvlm-compile'"
 
 
+def test_a_push_needs_the_hub_s_library_and_nothing_else_does() -> None:
+    entries = without("huggingface_hub").capabilities
+    (push,) = (entry for entry in entries if entry.status == "missing")
+    assert (push.name, push.reason) == ("push", "needs huggingface_hub")
+    assert push.cure == "pip install 'fastvlm-compile[hub]'"
+
+
+def test_many_machines_come_with_an_extra_of_their_own() -> None:
+    entries = {entry.name: entry for entry in without("distributed").capabilities}
+    many = entries["build --scheduler, on many machines"]
+    assert (many.status, many.reason) == ("missing", "needs distributed")
+    assert many.cure == "pip install 'fastvlm-compile[dask]'"
+    assert entries["build --store URL"].status == "works"
+
+
 def test_verify_needs_no_library_and_alone_is_not_useful() -> None:
     nothing = without(*{name for needs in NEEDS.values() for name in needs})
     assert status(nothing)["verify"] == "works"

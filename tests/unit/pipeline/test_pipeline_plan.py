@@ -148,11 +148,13 @@ def test_the_commands_print_every_stage_and_make_no_store(
 ) -> None:
     outcome = CliRunner().invoke(cli, [arguments[0], recipe, *arguments[1:]])
     assert outcome.exit_code == 0, outcome.output
-    lines = outcome.stdout.splitlines()
-    told = [line.split(maxsplit=1) for line in lines]
-    assert told[0] == ["weights", "miss: never built"]
-    assert told[1] == ["checkpoint", "miss: waits for weights"]
+    head, *lines, total = outcome.stdout.splitlines()
+    assert head.split() == ["stage", "memory", "disk", "time"]
+    told = [(line.split()[0], line[line.index("miss: ") :]) for line in lines]
+    assert told[0] == ("weights", "miss: never built")
+    assert told[1] == ("checkpoint", "miss: waits for weights")
     assert len({line.index("miss: ") for line in lines}) == 1, "one column"
+    assert total.startswith("at most ")
     assert {"golden", "quantize.mixed", "parity.mlx.int4"} <= {stage for stage, _ in told}
     assert not any(tmp_path.iterdir())
 
@@ -176,6 +178,7 @@ def test_plan_as_json_can_be_read_by_a_program(recipe: str, tmp_path: Path) -> N
     assert rows[0]["stage"] == "weights"
     assert rows[0]["state"] == "miss"
     assert len(rows[0]["key"]) == 64
+    assert rows[1].pop("estimate").keys() == {"memory_bytes", "disk_bytes", "time_s"}
     assert rows[1] == {
         "stage": "checkpoint",
         "state": "miss",

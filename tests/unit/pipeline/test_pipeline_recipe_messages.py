@@ -48,14 +48,14 @@ MISTAKES = {
         "context_length",
         "contextlength",
         "F:9:1: unknown key `contextlength`",
-        "did you mean `context_length`? known: schema, name, extend, license, checkpoint, image, "
-        "context_length, goldens, quantization, targets, gates",
+        "did you mean `context_length`? known: schema, name, extend, device, license, checkpoint, "
+        "image, context_length, goldens, quantization, targets, gates",
     ),
     "a key like no other": (
         "name: small",
         "zzz: 1",
         "F:2:1: unknown key `zzz`",
-        "known: schema, name, extend, license, checkpoint, image, context_length, goldens, "
+        "known: schema, name, extend, device, license, checkpoint, image, context_length, goldens, "
         "quantization, targets, gates",
     ),
     "missing key": (
@@ -68,7 +68,7 @@ MISTAKES = {
         "checkpoint:\n  path: somewhere\n",
         "",
         "F:1:1: the key `checkpoint` is missing",
-        "expected a mapping with the keys path, base, hub, revision, synthetic",
+        "expected a mapping with the keys path, base, hub, revision, released, synthetic",
     ),
     "duplicate key": (
         "  fit: pad",
@@ -146,13 +146,14 @@ MISTAKES = {
     "two checkpoints": (
         "  path: somewhere",
         "  path: somewhere\n  synthetic: {size: 7b, seed: 0, layout: apple}",
-        "F:4:3: checkpoint: found path and synthetic, expected exactly one of path, hub, synthetic",
+        "F:4:3: checkpoint: found path and synthetic, expected exactly one of path, hub, released, "
+        "synthetic",
         "",
     ),
     "no checkpoint": (
         "checkpoint:\n  path: somewhere",
         "checkpoint: {}",
-        "F:3:13: checkpoint: found none, expected exactly one of path, hub, synthetic",
+        "F:3:13: checkpoint: found none, expected exactly one of path, hub, released, synthetic",
         "",
     ),
     "hub without revision": (

@@ -9,7 +9,8 @@ import pytest
 from fastvlm_compile.durable import Disk
 from fastvlm_compile.errors import StoreError
 from fastvlm_compile.key import Ingredients
-from fastvlm_compile.store import Damage, Entry, Store
+from fastvlm_compile.store import Store
+from fastvlm_compile.store_entry import Damage, Entry
 
 INGREDIENTS = Ingredients(
     stage="toy", function="m:f", config={}, inputs={}, code={"m": "1"}, tools={}

@@ -6,14 +6,20 @@ from pathlib import Path
 import pytest
 
 from fastvlm_compile.errors import CheckpointMissingError
-from fastvlm_compile.recipe import CheckpointChoice, Recipe
+from fastvlm_compile.recipe import Recipe
+from fastvlm_compile.recipe_checkpoint import (
+    CheckpointChoice,
+    ReleasedCheckpoint,
+    SyntheticCheckpoint,
+)
 from fastvlm_compile.recipe_file import load_recipe
-from fastvlm_compile.weights import weights_folder
+from fastvlm_compile.weights import stand_in_note, weights_folder, with_weights_used
+from reference.errors import UserError
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 
 
-def _recipe(**choice: str | Path) -> Recipe:
+def _recipe(**choice: object) -> Recipe:
     recipe = load_recipe(RECIPES / "tiny.yaml")
     return dataclasses.replace(recipe, checkpoint=CheckpointChoice(**choice))
 
@@ -75,3 +81,56 @@ def test_a_folder_without_config_and_a_file_are_no_checkpoints(tmp_path: Path) -
     (tmp_path / "file").write_text("")
     message = _missing(_recipe(path=Path("x")), chosen=tmp_path / "file").message
     assert message.endswith("this is a file, not a folder")
+
+
+RELEASED = ReleasedCheckpoint(size="7b", stage=2)
+STANDS_IN = SyntheticCheckpoint(size="7b", seed=0, layout="apple")
+FETCHED = Path("checkpoints/llava-fastvithd_7b_stage2")
+
+
+@pytest.fixture
+def working(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_released_checkpoint_is_taken_from_where_fetch_puts_it(working: Path) -> None:
+    (working / FETCHED).mkdir(parents=True)
+    (working / FETCHED / "config.json").write_text("{}")
+    recipe = _recipe(released=RELEASED, synthetic=STANDS_IN)
+    found = weights_folder(recipe, recipe_path=Path("recipes/7b.yaml"), chosen=None)
+    assert found == FETCHED
+    assert stand_in_note(recipe, weights=found) == ""
+    assert with_weights_used(recipe, weights=found).checkpoint.synthetic is None
+
+
+def test_random_weights_that_stand_in_are_told(working: Path) -> None:
+    recipe = _recipe(released=RELEASED, synthetic=STANDS_IN)
+    assert weights_folder(recipe, recipe_path=Path("r.yaml"), chosen=None) is None
+    assert stand_in_note(recipe, weights=None) == (
+        "checkpoints/llava-fastvithd_7b_stage2: the released checkpoint is not there, so random "
+        "weights of its shapes are built instead, and the bundle says so; to fetch it: "
+        "fastvlm-compile checkpoint fetch 7b-stage2"
+    )
+    assert with_weights_used(recipe, weights=None).checkpoint.released is None
+
+
+def test_a_released_checkpoint_that_is_damaged_is_never_replaced_by_random_weights(
+    working: Path,
+) -> None:
+    (working / FETCHED).mkdir(parents=True)
+    error = _missing(_recipe(released=RELEASED, synthetic=STANDS_IN))
+    assert "holds no config.json" in error.message
+    assert "checkpoint fetch 7b-stage2" in error.hint
+
+
+def test_without_anything_that_stands_in_a_released_checkpoint_must_be_there(
+    working: Path,
+) -> None:
+    error = _missing(_recipe(released=RELEASED))
+    assert error.message.startswith(f"{FETCHED}: the checkpoint is missing")
+
+
+def test_what_stands_in_must_have_the_size_that_is_released() -> None:
+    with pytest.raises(UserError, match=r"released 7b and synthetic 0\.5b"):
+        CheckpointChoice(released=RELEASED, synthetic=dataclasses.replace(STANDS_IN, size="0.5b"))

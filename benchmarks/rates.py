@@ -1,0 +1,219 @@
+"""Fits the rates of `plan`'s estimates to what stores and benchmarks recorded.
+
+    python -m benchmarks.rates recipes/tiny.yaml=.store recipes/0.5b.yaml=benchmarks/build_0.5b.json
+
+An argument is RECIPE=STORE, a folder of `fastvlm-compile build`, of which the latest build of the
+recipe counts, or the JSON of `python -m benchmarks`. What they say replaces what
+`recorded_outcomes.json` has of the same stages; then all of that file is fitted, and
+`fastvlm_compile/estimate/rates.json` is written. `--without RECIPE` leaves one out of the fit, to
+see how well the others foretell it; then nothing is written.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import nnls  # type: ignore[import-untyped]
+
+from benchmarks.rates_table import MEMORY, TIME
+from benchmarks.watch import describe_machine
+from fastvlm_compile.estimate.disk import disk_bytes
+from fastvlm_compile.estimate.estimate import Estimate
+from fastvlm_compile.estimate.features import Features, features_of
+from fastvlm_compile.estimate.job import Job
+from fastvlm_compile.estimate.model import checkpoint_facts, synthetic_facts
+from fastvlm_compile.estimate.outcomes import StageOutcome, outcome_of
+from fastvlm_compile.estimate.rates import BASE, RATES_FILE, KindRates, Rates, cost
+from fastvlm_compile.latest import load_record
+from fastvlm_compile.plan import make_plan
+from fastvlm_compile.recipe_file import load_recipe
+from fastvlm_compile.store import Store
+from fastvlm_compile.store_entry import EntryManifest
+from fastvlm_compile.structure import from_plain, to_plain
+
+ROOT = Path(__file__).parents[1]
+RATES = ROOT / "fastvlm_compile" / "estimate" / RATES_FILE
+RECORDED = Path(__file__).with_name("recorded_outcomes.json")
+_GIGA = 1e9
+_UNRECORDED_GB, _UNRECORDED_S = 0.3, 2.0
+"""Base of a kind without outcomes: Python with PyTorch, and its start."""
+_LEAST_S = 2.0
+"""Times below count as this one when errors are weighed: the machine's own noise is as large."""
+_BELIEF = 0.05
+"""Weight of a prior beside one outcome: a rate that is off by all of itself counts as an estimate
+that is off by a twentieth."""
+
+Recorded = Mapping[str, Mapping[str, Estimate]]
+"""Recipe (its file's name) -> stage -> what it took."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A stage of a recipe, what its cost follows from, and its cost."""
+
+    recipe: str
+    stage: str
+    kind: str
+    features: Features
+    disk_bytes: float
+    took: Estimate
+
+
+def main() -> None:
+    """Parse, gather, fit, write, compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--without", metavar="RECIPE", help="not fitted, only foretold")
+    parser.add_argument("sources", nargs="*", metavar="RECIPE=STORE")
+    arguments = parser.parse_args()
+    recorded = {name: dict(stages) for name, stages in load_recorded().items()}
+    for text in arguments.sources:
+        recipe, _, source = text.partition("=")
+        own = recorded.setdefault(Path(recipe).name, {})
+        own |= read_source(load_recipe(Path(recipe)).name, Path(source))
+    rows = [row for recipe, stages in recorded.items() for row in rows_of(recipe, stages)]
+    if arguments.without:
+        hidden = Path(arguments.without).name
+        shown = [row for row in rows if row.recipe == hidden]
+        compare(shown, fitted([row for row in rows if row.recipe != hidden]))
+        return
+    rates = fitted(rows)
+    kept = {recipe: {r.stage: r.took for r in rows if r.recipe == recipe} for recipe in recorded}
+    write(RECORDED, kept)
+    write(RATES, rates)
+    compare(rows, rates)
+
+
+def load_recorded() -> Recorded:
+    """What earlier runs gathered."""
+    if not RECORDED.is_file():
+        return {}
+    found = json.loads(RECORDED.read_bytes())
+    return {
+        recipe: {stage: from_plain(took, Estimate) for stage, took in stages.items()}
+        for recipe, stages in found.items()
+    }
+
+
+def write(path: Path, value: object) -> None:
+    """As JSON."""
+    path.write_text(json.dumps(to_plain(value), indent=1) + "\n", encoding="utf-8")
+
+
+def rows_of(recipe_name: str, took: Mapping[str, Estimate]) -> Iterator[Row]:
+    """The recorded stages that the recipe still has."""
+    recipe = load_recipe(ROOT / "recipes" / recipe_name)
+    weights, synthetic = recipe.checkpoint.path, recipe.checkpoint.synthetic
+    if weights is None:
+        assert synthetic is not None, f"{recipe_name} names no weights that are here"
+        facts = synthetic_facts(synthetic)
+    else:
+        facts = checkpoint_facts(weights)
+    plan = make_plan(recipe, weights=weights)
+    stages = {stage.name: stage for stage in plan.stages}
+    written: dict[str, float] = {}
+    for stage in plan.stages:
+        job = Job(stage=stage, stages=stages, recipe=recipe, facts=facts)
+        written[stage.name] = disk_bytes(job)
+        features = features_of(job, written)
+        if stage.name in took:
+            yield Row(
+                recipe=recipe_name,
+                stage=stage.name,
+                kind=job.kind,
+                features=features,
+                disk_bytes=written[stage.name],
+                took=took[stage.name],
+            )
+
+
+def read_source(recipe: str, source: Path) -> dict[str, Estimate]:
+    """What a store or a benchmark's file says of the stages of a recipe."""
+    if source.is_file():
+        return {
+            row["stage"]: Estimate(
+                memory_bytes=row["peak_memory_bytes"],
+                disk_bytes=row["size_bytes"],
+                time_s=row["duration_s"],
+            )
+            for row in json.loads(source.read_bytes())["stages"]
+        }
+    store = Store(root=source)
+    found = {}
+    for name, ingredients in load_record(store, recipe).stages.items():
+        manifest = store.manifest(ingredients.key)
+        if isinstance(manifest, EntryManifest):
+            found[name] = outcome_of(manifest)
+    return found
+
+
+def fitted(rows: Sequence[Row]) -> Rates:
+    """Rates by least squares of relative errors, none below zero; priors where nothing is known."""
+    kinds = {
+        kind: KindRates(
+            memory_gb={BASE: _UNRECORDED_GB, **MEMORY[kind]},
+            time_s={BASE: _UNRECORDED_S, **TIME[kind]},
+            recorded=0,
+        )
+        for kind in MEMORY
+    }
+    for kind in {row.kind for row in rows}:
+        own = [row for row in rows if row.kind == kind]
+        kinds[kind] = KindRates(
+            memory_gb=_fit(own, MEMORY[kind], [r.took.memory_bytes / _GIGA for r in own], 0.0),
+            time_s=_fit(own, TIME[kind], [r.took.time_s for r in own], _LEAST_S),
+            recorded=len(own),
+        )
+    machine = describe_machine(("torch", "onnxruntime", "coremltools"))
+    text = ", ".join(f"{key} {value}" for key, value in machine.items())
+    return Rates(machine=text, kinds=dict(sorted(kinds.items())))
+
+
+def _fit(
+    own: Sequence[Row], priors: Mapping[str, float], values: Sequence[float], least: float
+) -> Mapping[str, float]:
+    """Base and rates. Outcomes of small models say nothing of what grows with the model; the prior
+    of such a rate then stands."""
+    rows = np.array([[1.0, *(getattr(r.features, name) for name in priors)] for r in own])
+    weights = 1 / np.maximum(np.array(values), max(least, 1e-9))
+    beliefs = np.diag([_BELIEF / prior for prior in priors.values()])
+    beliefs = np.hstack([np.zeros((len(priors), 1)), beliefs])
+    left = np.vstack([rows * weights[:, None], beliefs])
+    right = np.concatenate([np.array(values) * weights, np.full(len(priors), _BELIEF)])
+    found, _ = nnls(left, right)
+    pairs = zip((BASE, *priors), found, strict=True)
+    return {name: float(f"{rate:.4g}") for name, rate in pairs if rate > 0}
+
+
+def foretold(row: Row, rates: Rates) -> Estimate:
+    """The estimate of a recorded stage."""
+    kind = rates.kinds[row.kind]
+    return Estimate(
+        memory_bytes=round(_GIGA * cost(kind.memory_gb, row.features)),
+        disk_bytes=round(row.disk_bytes),
+        time_s=cost(kind.time_s, row.features),
+    )
+
+
+def compare(rows: Iterable[Row], rates: Rates) -> None:
+    """Print each outcome beside its estimate, and what is off by more than a quarter."""
+    found = [
+        (row, StageOutcome(key="", estimate=foretold(row, rates), outcome=row.took)) for row in rows
+    ]
+    for row, each in found:
+        thought, took = each.estimate, each.outcome
+        print(
+            f"{row.recipe:16} {row.stage:32} "
+            f"{thought.memory_bytes / _GIGA:6.2f} GB of {took.memory_bytes / _GIGA:6.2f}  "
+            f"{thought.disk_bytes / 1e6:8.1f} MB of {took.disk_bytes / 1e6:8.1f}  "
+            f"{thought.time_s:7.1f} s of {took.time_s:7.1f}  {', '.join(each.off)}"
+        )
+    for what in ("memory", "disk", "time"):
+        num_off = sum(1 for _, each in found if what in each.off)
+        print(f"{what}: {num_off} of {len(found)} stages off by more than 25 %")
+
+
+if __name__ == "__main__":
+    main()
