@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fastvlm_compile.bundle.annotations import manifest_as_built
 from fastvlm_compile.bundle.assemble import assemble
-from fastvlm_compile.bundle.consumers import manifest_as_built
 from fastvlm_compile.bundle.licence import weights_licence
 from fastvlm_compile.bundle_plan import bundle_key, plan_bundle
 from fastvlm_compile.console import Reporter

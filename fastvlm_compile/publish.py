@@ -28,8 +28,8 @@ class Publication:
     key: str
     """Digest of everything that decides the content."""
     as_built: Callable[[Path], str] = _never_annotated
-    """Of a bundle that is whole: the sha256 of its manifest without what consumers were found to
-    make of it; empty for any other folder."""
+    """Of a bundle that is whole: the sha256 of its manifest without what became known of it
+    later; empty for any other folder."""
 
 
 def publish(
@@ -37,7 +37,7 @@ def publish(
 ) -> Literal["published", "up to date"]:
     """Have a bundle put in its place, unless it stands there already, byte for byte.
 
-    What `fastvlm-compile consumers` wrote into it since is kept with it.
+    What `consumers` and `latency --record` wrote into it since is kept with it.
 
     Args:
         publication: what and where.

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from fastvlm_compile.bundle.annotations import no_outcomes
 from fastvlm_compile.bundle.card import CARD_NAME, model_card
-from fastvlm_compile.bundle.consumers import no_outcomes
 from fastvlm_compile.bundle.copying import Screen, copy_file, write_file
 from fastvlm_compile.bundle.manifest import (
     MANIFEST_NAME,

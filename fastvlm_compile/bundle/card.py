@@ -1,13 +1,15 @@
 """`README.md` of a bundle: what it holds, what it expects, how to run it, how it was checked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fastvlm_compile.bundle.licence import licence_front_matter, licence_notice
 from fastvlm_compile.bundle.manifest import InputContract, Manifest, Provenance, Variant
+from fastvlm_compile.bundle.times import LATENCY_FILE, Times, VariantTimes
 from fastvlm_compile.bundle.usage import usage
 from fastvlm_compile.report.variants import REFERENCE, Cell, VariantQuality
 from validation.consumers.outcome import Outcome
 from validation.gate_table import executor_notes, format_number, summary
+from validation.latency.table import format_time
 
 CARD_NAME = "README.md"
 PLOT = "reports/variants.svg"
@@ -24,22 +26,32 @@ _QUALITY_LEGEND = """\
 Against the float32 PyTorch reference: KL is the mean divergence of the decoder's next token in
 nats, top 1 the share of tokens in common, accuracy the share of held-out questions answered right.
 The executor is what computed these numbers. `-`: not measured."""
+_SPEED_LEGEND = f"""\
+The first token comes after an image and a question. Medians of `fastvlm-compile latency`, whose
+samples are in [{LATENCY_FILE}]({LATENCY_FILE}). Measured on:"""
 
 
-def model_card(manifest: Manifest, quality: Sequence[VariantQuality], *, real_tower: bool) -> str:
+def model_card(
+    manifest: Manifest,
+    quality: Sequence[VariantQuality],
+    *,
+    real_tower: bool,
+    times: Times | None = None,
+) -> str:
     """Markdown with the front matter of the Hugging Face hub; equal arguments, equal text.
 
     Args:
         manifest: of the bundle; whether its `files` hold the card itself makes no difference.
         quality: what the build measured of the variants, as far as it did.
         real_tower: whether the vision tower has the released sizes.
+        times: how fast its variants were, where that was measured.
     """
     paths = {file.path for file in manifest.files}
     sections = (
         _front_matter(manifest),
         f"# {manifest.name}\n\nFastVLM, compiled for on-device use by fastvlm-compile from the "
         f"checkpoint with the digest\n`{manifest.provenance.checkpoint_digest}`.\n",
-        _variants(manifest.variants, quality),
+        _variants(manifest.variants, quality, times),
         _reports(manifest.variants, paths),
         usage(manifest, real_tower=real_tower),
         _consumers(manifest.consumers),
@@ -60,11 +72,15 @@ def _front_matter(manifest: Manifest) -> str:
     return f"---\n{licence_lines}pipeline_tag: image-text-to-text\ntags:\n{tags}---\n"
 
 
-def _variants(variants: Sequence[Variant], quality: Sequence[VariantQuality]) -> str:
+def _variants(
+    variants: Sequence[Variant], quality: Sequence[VariantQuality], times: Times | None
+) -> str:
     measured = {(row.target, row.variant): row for row in quality}
     headers = ["target", "variant", "files", "size", "bits per weight"]
     if measured:
         headers += ["KL", "top 1", "accuracy", "executor"]
+    if times is not None:
+        headers += ["first token", "tokens per s"]
     headers.append("gates")
     lines = [_line(headers), "|" + "---|" * len(headers)]
     for variant in variants:
@@ -79,8 +95,12 @@ def _variants(variants: Sequence[Variant], quality: Sequence[VariantQuality]) ->
             f"{variant.bits_per_weight:.2f}",
         ]
         cells += _quality(row) if measured else []
+        if times is not None:
+            cells += _speed(times.variants.get((variant.target, variant.variant), ()))
         lines.append(_line([*cells, summary(variant.gates) if variant.gates else "none"]))
     legend = f"\n{_QUALITY_LEGEND}\n" if measured else ""
+    if times is not None:
+        legend += f"\n{_SPEED_LEGEND} {times.machine}.\n"
     return "## Variants\n\n" + "\n".join(lines) + f"\n{legend}"
 
 
@@ -89,6 +109,18 @@ def _quality(row: VariantQuality | None) -> list[str]:
         return ["-"] * 4
     cells = [_cell(each) for each in (row.kl_decoder, row.top1, row.task_accuracy)]
     return [*cells, "; ".join(row.executors) or "-"]
+
+
+def _speed(rows: Sequence[VariantTimes]) -> list[str]:
+    """Time to the first token, and tokens a second after it."""
+    first = [_timed(row, row.first_token_s, format_time) for row in rows]
+    rate = [_timed(row, row.decode_s, lambda seconds: f"{1 / seconds:.3g}") for row in rows]
+    return ["<br>".join(first) or "-", "<br>".join(rate) or "-"]
+
+
+def _timed(row: VariantTimes, seconds: float | None, show: Callable[[float], str]) -> str:
+    units = f" ({row.units})" if row.units else ""
+    return f"{show(seconds)}{units}" if seconds is not None else "-"
 
 
 def _cell(cell: Cell) -> str:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fastvlm_compile.bundle.consumers import annotate, merged
+from fastvlm_compile.bundle.consumers import annotate_consumers, merged
 from fastvlm_compile.bundle.layout import GOLDENS
 from fastvlm_compile.bundle.manifest import MANIFEST_NAME, Manifest, read_manifest
-from fastvlm_compile.bundle.verify import verify_bundle
-from fastvlm_compile.errors import BundleError, VerificationError
+from fastvlm_compile.bundle.verify import refuse_damaged
+from fastvlm_compile.errors import BundleError
 from fastvlm_compile.progress import Progress
 from validation.consumers.outcome import Environment, Outcome, not_run
 from validation.consumers.registry import Consumer
@@ -46,7 +46,7 @@ def check_consumers(
         GoldenError: its goldens are damaged.
         OutputError: it cannot be written.
     """
-    _refuse_damaged(bundle, "")
+    refuse_damaged(bundle)
     before = (bundle / MANIFEST_NAME).read_bytes()
     if not (bundle / GOLDENS).is_dir():
         raise BundleError(
@@ -67,19 +67,9 @@ def check_consumers(
         found += rows
     if (bundle / MANIFEST_NAME).read_bytes() != before:
         raise BundleError(f"{bundle}: it was built again meanwhile", hint="run this once more")
-    _refuse_damaged(bundle, " any more, now that consumers had it")
+    refuse_damaged(bundle, since=" any more, now that consumers had it")
     outcomes = merged(bundle, read_manifest(bundle), found)
-    return annotate(bundle, outcomes, private_paths=private)
-
-
-def _refuse_damaged(bundle: Path, since: str) -> None:
-    problems = verify_bundle(bundle).problems
-    if problems:
-        first = problems[0]
-        raise VerificationError(
-            f"{bundle}: it is not as it was built{since}: {first.kind}: {first.path}",
-            hint=f"`fastvlm-compile verify {bundle}` lists all that is wrong",
-        )
+    return annotate_consumers(bundle, outcomes, private_paths=private)
 
 
 def _without_folders(text: str, folders: Iterable[Path]) -> str:

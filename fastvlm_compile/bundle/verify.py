@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from fastvlm_compile.bundle.manifest import MANIFEST_NAME, Manifest, parse_manifest
-from fastvlm_compile.errors import BundleError
+from fastvlm_compile.errors import BundleError, VerificationError
 from fastvlm_compile.tree_digest import FileRecord, sha256_of
 
 ProblemKind = Literal["changed", "missing", "added", "not a file", "unreadable"]
@@ -139,3 +139,22 @@ def _describe(state: os.stat_result) -> str:
         stat.S_IFREG: f"a file of {state.st_size} bytes",
     }
     return kinds.get(stat.S_IFMT(state.st_mode), "neither a file nor a folder")
+
+
+def refuse_damaged(bundle: Path, *, since: str = "") -> None:
+    """Nothing is added to a bundle that is not as it was built.
+
+    Args:
+        bundle: a bundle.
+        since: for the message, what may have changed it.
+
+    Raises:
+        VerificationError: that, with the first thing that is wrong.
+    """
+    problems = verify_bundle(bundle).problems
+    if problems:
+        first = problems[0]
+        raise VerificationError(
+            f"{bundle}: it is not as it was built{since}: {first.kind}: {first.path}",
+            hint=f"`fastvlm-compile verify {bundle}` lists all that is wrong",
+        )

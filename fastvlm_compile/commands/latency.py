@@ -36,11 +36,18 @@ def latency() -> None:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @measuring(default_processes=3)
 @click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Keep all samples.")
-def run_command(*, bundle: Path, json_file: Path | None, asked: Asked) -> None:
+@click.option(
+    "--record",
+    is_flag=True,
+    help="Keep all samples in BUNDLE itself: in reports/latency.json, medians in its model card.",
+)
+def run_command(*, bundle: Path, json_file: Path | None, record: bool, asked: Asked) -> None:
     """Time every phase of BUNDLE's variants, each variant in a process of its own.
 
     `latency BUNDLE` is short for it. The table goes to stdout; exit code 1 if nothing could be run.
     """
+    from fastvlm_compile.bundle.latency_record import record_latency
+    from fastvlm_compile.bundle.verify import refuse_damaged
     from fastvlm_compile.errors import GateError
     from fastvlm_compile.latency.files import refuse_unwritable, write_whole
     from fastvlm_compile.latency.live import live_progress
@@ -50,6 +57,8 @@ def run_command(*, bundle: Path, json_file: Path | None, asked: Asked) -> None:
 
     order = asked.order()
     refuse_unwritable(json_file)
+    if record:
+        refuse_damaged(bundle)
     with live_progress() as progress:
         (run,) = measure([bundle], order, progress)
     if json_file is not None:
@@ -58,6 +67,8 @@ def run_command(*, bundle: Path, json_file: Path | None, asked: Asked) -> None:
     if not run.measured():
         reasons = ", ".join(dict.fromkeys(each.reason for each in run.variants))
         raise GateError(f"{bundle}: nothing could be run: {reasons}")
+    if record:
+        record_latency(bundle, run, private_paths=(Path.cwd(), Path.home()))
 
 
 @latency.command()

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fastvlm_compile.bundle.annotations import digest_of_rest
 from fastvlm_compile.bundle.layout import RuntimeName, answering
-from fastvlm_compile.bundle.manifest import MANIFEST_NAME, Manifest, read_manifest
+from fastvlm_compile.bundle.manifest import Manifest, read_manifest
 from fastvlm_compile.errors import BundleError
 from fastvlm_compile.latency.process import probe_speeds, time_variant
 from fastvlm_compile.latency.request import (
@@ -23,7 +24,6 @@ from fastvlm_compile.latency.surroundings import (
     load_average,
 )
 from fastvlm_compile.progress import Progress
-from fastvlm_compile.tree_digest import sha256_of
 from validation.latency.samples import (
     Conditions,
     LatencyRun,
@@ -84,7 +84,7 @@ def measure(bundles: Sequence[Path], order: Order, progress: Progress) -> tuple[
     return tuple(
         LatencyRun(
             bundle=manifests[which].name,
-            bundle_digest=sha256_of(bundles[which] / MANIFEST_NAME),
+            bundle_digest=digest_of_rest(manifests[which]),
             started_at=started_at,
             settings=order.settings,
             environment=environment,

@@ -37,8 +37,8 @@ def latency_section(data: ReportData) -> Markup:
     parts: list[str] = [_machine(latency)]
     if not latency.same_bundle:
         said = (
-            "The samples were taken under another manifest than the bundle's present one: it was "
-            "built again since, or consumers were told in it."
+            "The samples are of other files than the bundle's present ones: it was built again "
+            "since."
         )
         parts.append(tag("p", said, class_="warning"))
     if latency.warnings:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fastvlm_compile.bundle.annotations import digest_of_rest
 from fastvlm_compile.bundle.manifest import MANIFEST_NAME, Manifest, Variant, read_manifest
 from fastvlm_compile.bundle.quality import PARITY
+from fastvlm_compile.bundle.times import LATENCY_FILE
 from fastvlm_compile.errors import BundleError
 from fastvlm_compile.recipe import Recipe
 from fastvlm_compile.report.page_data import (
@@ -34,7 +36,6 @@ from validation.measurement import Measurement
 from validation.parity_file import ParityReport, read_parity
 from validation.typed_json import from_plain, to_plain
 
-LATENCY = "reports/latency.json"
 """Where samples are looked for if no file is named."""
 LAYERS = f"reports/{LAYERS_FILE}"
 _MEND = "build the bundle again, or copy it again from where it was whole"
@@ -205,7 +206,7 @@ def _unmeasured(target: str, variant: str) -> Measurement:
 
 
 def _latency(request: ReportRequest, manifest: Manifest) -> Latency | None:
-    own = request.bundle / LATENCY
+    own = request.bundle / LATENCY_FILE
     path = request.latency or (own if own.is_file() else None)
     if path is None:
         return None
@@ -218,7 +219,7 @@ def _latency(request: ReportRequest, manifest: Manifest) -> Latency | None:
     return Latency(
         phases=_phases(run),
         warnings=warnings_of(run),
-        same_bundle=run.bundle_digest == sha256_of(request.bundle / MANIFEST_NAME),
+        same_bundle=run.bundle_digest == digest_of_rest(manifest),
         run=run,
     )
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fastvlm_compile.bundle.consumers import manifest_as_built
+from fastvlm_compile.bundle.annotations import manifest_as_built
 from fastvlm_compile.key import Ingredients
 from fastvlm_compile.latest import Published, load_record
 from fastvlm_compile.report.page_data import StageLine, Stages

@@ -10,16 +10,15 @@ from pathlib import Path
 import pytest
 from bundle_folders import content_of, names_in
 
-from fastvlm_compile.bundle.assemble import BundlePlan, Part, assemble
-from fastvlm_compile.bundle.consumer_checks import check_consumers
-from fastvlm_compile.bundle.consumers import (
+from fastvlm_compile.bundle.annotations import (
     CONSUMERS_FILE,
     NOT_YET,
-    annotate,
     manifest_as_built,
-    merged,
     no_outcomes,
 )
+from fastvlm_compile.bundle.assemble import BundlePlan, Part, assemble
+from fastvlm_compile.bundle.consumer_checks import check_consumers
+from fastvlm_compile.bundle.consumers import annotate_consumers, merged
 from fastvlm_compile.bundle.manifest import read_manifest
 from fastvlm_compile.bundle.verify import verify_bundle
 from fastvlm_compile.durable import Disk
@@ -119,7 +118,9 @@ def test_a_consumer_that_finds_nothing_for_it_was_not_run(bundle: Path) -> None:
 
 
 def test_outcomes_of_another_content_are_not_kept(bundle: Path) -> None:
-    manifest = annotate(bundle, merged(bundle, read_manifest(bundle), [AGREED]), private_paths=())
+    manifest = annotate_consumers(
+        bundle, merged(bundle, read_manifest(bundle), [AGREED]), private_paths=()
+    )
     assert AGREED in merged(bundle, manifest, [])
     first, *rest = manifest.files
     others = replace(manifest, files=(*rest, replace(first, path="x", sha256="0" * 64)))
@@ -152,7 +153,7 @@ def test_killed_at_any_step_there_is_the_old_bundle_or_the_new_one(bundle: Path)
         outcome = replace(AGREED, detail=f"killed at step {step}")
 
         def work(disk: Disk, outcome: Outcome = outcome) -> None:
-            annotate(bundle, [outcome], private_paths=(), disk=disk)
+            annotate_consumers(bundle, [outcome], private_paths=(), disk=disk)
 
         killed = _dies_at(step, work)
         assert verify_bundle(bundle).ok
@@ -160,7 +161,7 @@ def test_killed_at_any_step_there_is_the_old_bundle_or_the_new_one(bundle: Path)
         if not killed:
             break
     assert seen == {True, False}
-    annotate(bundle, [AGREED], private_paths=())
+    annotate_consumers(bundle, [AGREED], private_paths=())
     assert names_in(bundle.parent) == ["sample"]
 
 
@@ -190,7 +191,7 @@ def test_no_outcome_tells_where_the_machine_keeps_its_files(bundle: Path) -> Non
     rows = _check(bundle, StubConsumer([crash])).consumers
     assert rows[0].detail == "cannot open sample/onnx: no file"
     with pytest.raises(BundleError, match="a path of this machine"):
-        annotate(bundle, [crash], private_paths=[bundle])
+        annotate_consumers(bundle, [crash], private_paths=[bundle])
 
 
 def test_the_build_knows_its_bundle_again_after_consumers_were_told_in_it(
@@ -217,7 +218,7 @@ def test_a_second_build_keeps_what_consumers_made_of_an_otherwise_identical_bund
         assemble(plan, out)
 
     assert publish(publication, put_in_place, store) == "published"
-    annotate(out, [AGREED], private_paths=())
+    annotate_consumers(out, [AGREED], private_paths=())
     annotated = content_of(out)
     for _ in range(2):
         assert publish(publication, put_in_place, store) == "up to date"
@@ -225,6 +226,6 @@ def test_a_second_build_keeps_what_consumers_made_of_an_otherwise_identical_bund
     (out / "config.json").write_text("{}")
     assert publish(publication, put_in_place, store) == "published"
     assert read_manifest(out).consumers == no_outcomes()
-    annotate(out, [AGREED], private_paths=())
+    annotate_consumers(out, [AGREED], private_paths=())
     assert publish(replace(publication, key="2"), put_in_place, store) == "published"
     assert read_manifest(out).consumers == no_outcomes()

@@ -50,6 +50,14 @@ def test_a_driver_that_never_answers_is_ended_with_all_that_it_started(tmp_path:
     with pytest.raises(DriverError, match="no answer within 3 s"):
         drive([sys.executable, "-c", script, tmp_path / "pid"], timeout_s=3)
     child = int((tmp_path / "pid").read_text())
-    assert time.monotonic() - started < 20
     status = Path(f"/proc/{child}/stat")
-    assert not status.exists() or status.read_text().split()[2] == "Z"
+    while _runs(status):  # a process that is being killed still runs for a moment
+        assert time.monotonic() - started < 20
+        time.sleep(0.01)
+
+
+def _runs(status: Path) -> bool:
+    try:
+        return status.read_text().split()[2] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from latency_samples import noisy_blocks, phase, run_of, with_threads
 
+from fastvlm_compile.bundle.verify import verify_bundle
 from fastvlm_compile.cli import run
 from validation.latency.history import read_history
 from validation.latency.pair import Pair, render_pair
@@ -64,6 +65,20 @@ def test_a_real_run_has_every_phase_with_its_samples(
     assert found.environment.threads == 1
     assert set(found.environment.versions) == {"numpy", "onnxruntime"}
     assert all(name in told.out for name in PHASES)
+
+
+def test_a_recorded_run_stays_with_its_bundle_in_report_and_card(
+    onnx_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "small"
+    shutil.copytree(onnx_bundle, bundle)
+    assert latency(bundle, *FAST, "--processes", 1, "--record") == 0
+    assert verify_bundle(bundle).ok
+    (variant,) = read_run(bundle / "reports/latency.json").variants
+    assert variant.status == "measured"
+    assert "| tokens per s |" in (bundle / "README.md").read_text()
+    (bundle / "config.json").write_text("{}")
+    assert latency(bundle, *FAST, "--processes", 1, "--record") == 1
 
 
 def test_two_bundles_are_compared_in_turns(

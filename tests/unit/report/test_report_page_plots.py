@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from report_bundle import make_bundle, samples
 
+from fastvlm_compile.bundle.annotations import digest_of_rest
+from fastvlm_compile.bundle.manifest import read_manifest
 from fastvlm_compile.report.axes import rate_axis, time_axis
 from fastvlm_compile.report.latency_plot import MOST_TICKS, Spread, latency_plot
 from fastvlm_compile.report.page import render_page
@@ -15,7 +17,6 @@ from fastvlm_compile.report.page_data import Latency, ReportData
 from fastvlm_compile.report.page_reading import ReportRequest, read_report
 from fastvlm_compile.report.speed_plot import speed_plot
 from fastvlm_compile.store import Store
-from fastvlm_compile.tree_digest import sha256_of
 from validation.latency.samples import render_run
 from validation.latency.summary import summarize
 
@@ -55,17 +56,17 @@ def test_variants_without_a_rate_or_a_loss_are_not_drawn(data: ReportData) -> No
     assert _speed(data, replace(latency, phases=unknown)) == ""
 
 
-def test_samples_of_another_manifest_are_told_apart(data: ReportData, tmp_path: Path) -> None:
+def test_samples_of_another_build_are_told_apart(data: ReportData, tmp_path: Path) -> None:
     assert not _latency(data).same_bundle
-    assert "under another manifest" in render_page(data)
-    digest = sha256_of(tmp_path / "bundle" / "manifest.json")
+    assert "of other files" in render_page(data)
+    digest = digest_of_rest(read_manifest(tmp_path / "bundle"))
     times = tmp_path / "own.json"
     times.write_text(render_run(replace(samples(), bundle_digest=digest)), encoding="utf-8")
     store = Store(root=tmp_path / "absent")
     request = ReportRequest(bundle=tmp_path / "bundle", store=store, latency=times)
     own = read_report(request)
     assert _latency(own).same_bundle
-    assert "under another manifest" not in render_page(own)
+    assert "of other files" not in render_page(own)
 
 
 def test_a_run_is_a_stroke_and_many_are_thinned_out_with_their_ends_kept() -> None:
