@@ -17,7 +17,20 @@ TARGETS: dict[RuntimeName, str] = {
 }
 """What can answer from a bundle, and the target that it needs."""
 
+_TIMED: tuple[RuntimeName, ...] = ("onnxruntime", "coreml", "mlx")
+"""Those whose times stand beside the quality of the variants that they ran."""
+
 _LANGUAGE = "language.json"
+
+
+def timed_as(runtime: str, name: str) -> tuple[str, str, str]:
+    """What a latency run calls a variant -> target, variant, and Core ML's compute units.
+
+    Empty are the target of a runtime whose times stand beside no variant, and units elsewhere.
+    """
+    targets = {str(each): TARGETS[each] for each in _TIMED}
+    variant, _, units = name.partition(" ")
+    return targets.get(runtime, ""), variant, units
 
 
 def quantized_goldens(quantization: str) -> str:

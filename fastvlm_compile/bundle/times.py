@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastvlm_compile.bundle.layout import timed_as
 from validation.latency.pair import read_one
 from validation.latency.samples import DECODE, FIRST_TOKEN, LatencyRun, VariantRun
 from validation.latency.summary import summarize
 
 LATENCY_FILE = "reports/latency.json"
-
-_TARGETS = {"onnxruntime": "onnx", "mlx": "mlx", "coreml": "coreml"}
-"""The runtimes whose files a table of variants names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +53,14 @@ def times_of(folder: Path) -> Times | None:
 def _times(run: LatencyRun) -> Times:
     found: dict[tuple[str, str], list[VariantTimes]] = {}
     for each in run.measured().values():
-        if each.runtime in _TARGETS:
-            variant, _, units = each.variant.partition(" ")
+        target, variant, units = timed_as(each.runtime, each.variant)
+        if target:
             row = VariantTimes(
                 first_token_s=_median(each, FIRST_TOKEN),
                 decode_s=_median(each, DECODE),
                 units=units,
             )
-            found.setdefault((_TARGETS[each.runtime], variant), []).append(row)
+            found.setdefault((target, variant), []).append(row)
     machine = run.environment
     return Times(
         machine=f"{machine.processor}, {machine.num_cores} cores, {machine.threads} threads",

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fastvlm_compile.report.axes import Axis, time_axis
-from fastvlm_compile.report.plot_style import style
+from fastvlm_compile.report.plot_style import drawing
 from fastvlm_compile.report.svg import element, spell, text
 from validation.latency.summary import Summary
 from validation.latency.table import format_time
@@ -48,19 +48,14 @@ def latency_plot(phase: str, spreads: Sequence[Spread], *, ids: str) -> str:
     x = time_axis(ends, start=_LEFT, end=_RIGHT)
     said = " ".join(spread.sentence for spread in spreads)
     rows = (part for i, s in enumerate(spreads) for part in _row(s, x, _TOP + _ROW * (i + 0.5)))
-    markup = element(
-        "svg",
-        element("title", text(f"{phase}: times of all runs"), id=f"{ids}title"),
-        element("desc", text(f"Strip plot. {said}"), id=f"{ids}desc"),
-        style(),
-        element("rect", class_="paper", x=0.0, y=0.0, width=_WIDTH, height=height),
+    return drawing(
         *_frame(x, bottom),
         *rows,
-        viewBox=f"0 0 {spell(_WIDTH)} {spell(height)}",
-        role="img",
-        aria_labelledby=f"{ids}title {ids}desc",
+        title=f"{phase}: times of all runs",
+        description=f"Strip plot. {said}",
+        ids=ids,
+        size=(_WIDTH, height),
     )
-    return markup + "\n"
 
 
 def _frame(x: Axis, bottom: float) -> Iterator[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from fastvlm_compile.report.axes import Axis, loss_axis
-from fastvlm_compile.report.plot_style import series, style
+from fastvlm_compile.report.plot_style import drawing, series
 from fastvlm_compile.report.svg import element, spell, text
 from validation.gate_table import format_number
 
@@ -49,20 +49,16 @@ def layer_plot(title: str, places: Sequence[str], curves: Sequence[Series], *, i
     y = loss_axis(finite, floor=floor, start=_BOTTOM, end=_TOP)
     said = " ".join(_sentence(curve, places) for curve in curves)
     columns = [_column(index, len(places)) for index in range(len(places))]
-    markup = element(
-        "svg",
-        element("title", text(title), id=f"{ids}title"),
-        element("desc", text(f"Line plot; low is better. {said}"), id=f"{ids}desc"),
-        style(num_series=1 + max(curve.index for curve in curves)),
-        element("rect", class_="paper", x=0.0, y=0.0, width=_WIDTH, height=_BOTTOM + 58),
+    return drawing(
         *_frame(title, places, columns, y),
         *(part for curve in curves for part in _curve(curve, places, columns, y)),
         *_labels(curves, columns, y),
-        viewBox=f"0 0 {spell(_WIDTH)} {spell(_BOTTOM + 58)}",
-        role="img",
-        aria_labelledby=f"{ids}title {ids}desc",
+        title=title,
+        description=f"Line plot; low is better. {said}",
+        ids=ids,
+        size=(_WIDTH, _BOTTOM + 58),
+        num_series=1 + max(curve.index for curve in curves),
     )
-    return markup + "\n"
 
 
 def _sentence(curve: Series, places: Sequence[str]) -> str:

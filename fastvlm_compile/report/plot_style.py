@@ -1,6 +1,6 @@
 """Colours and shapes of the plot, for light and for dark pages."""
 
-from fastvlm_compile.report.svg import element, spell
+from fastvlm_compile.report.svg import element, spell, text
 
 # Light and dark; each stands out from its paper by at least 4.5 to 1, and the three targets differ
 # for colour-blind eyes as well (and by their shapes).
@@ -37,12 +37,44 @@ text{font-family:system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif;fon
 .middle{text-anchor:middle}"""
 
 
-def style(*, num_series: int = 0) -> str:
-    """The `<style>` of the plot; the page's colour scheme decides.
+def drawing(
+    *parts: str,
+    title: str,
+    description: str,
+    ids: str,
+    size: tuple[float, float],
+    num_series: int = 0,
+    standalone: bool = False,
+) -> str:
+    """A whole plot on its paper, told to those who do not see it.
 
     Args:
-        num_series: curves that the plot has, see `series`.
+        parts: markup, drawn one over the other.
+        title, description: for screen readers, and for a pointer that rests on it.
+        ids: what the ids in it begin with.
+        size: width and height, in its own coordinates.
+        num_series: curves that it has, see `series`.
+        standalone: whether it is a file of its own.
     """
+    width, height = size
+    namespace = {"xmlns": "http://www.w3.org/2000/svg"} if standalone else {}
+    markup = element(
+        "svg",
+        element("title", text(title), id=f"{ids}title"),
+        element("desc", text(description), id=f"{ids}desc"),
+        _style(num_series),
+        element("rect", class_="paper", x=0.0, y=0.0, width=width, height=height),
+        *parts,
+        **namespace,
+        viewBox=f"0 0 {spell(width)} {spell(height)}",
+        role="img",
+        aria_labelledby=f"{ids}title {ids}desc",
+    )
+    return markup + "\n"
+
+
+def _style(num_series: int) -> str:
+    """The `<style>` of the plot; the page's colour scheme decides."""
     light, dark = (f"{_rules(theme)}{_series_rules(theme, num_series)}" for theme in (0, 1))
     media = f"@media (prefers-color-scheme:dark){{\n{dark}\n}}"
     return element("style", f"{_FIXED}\n{light}\n{media}")

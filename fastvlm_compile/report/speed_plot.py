@@ -4,18 +4,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from fastvlm_compile.bundle.layout import timed_as
 from fastvlm_compile.report.axes import Axis, loss_axis, rate_axis
 from fastvlm_compile.report.labels import Box, Mark, place_labels
 from fastvlm_compile.report.page_data import Latency, PhaseLine
-from fastvlm_compile.report.plot_style import NAMES, mark, style
-from fastvlm_compile.report.svg import element, spell, text
+from fastvlm_compile.report.plot_style import NAMES, drawing, mark
+from fastvlm_compile.report.svg import element, text
 from fastvlm_compile.report.variants import VariantQuality
 from fastvlm_compile.report.variants_plot import FLOOR
 from validation.gate_table import format_number
 from validation.latency.samples import DECODE
-
-TARGETS = {"onnxruntime": "onnx", "coreml": "coreml", "mlx": "mlx"}
-"""Runtime -> target whose variants it runs."""
 
 _WIDTH, _LEFT, _RIGHT = 900.0, 76.0, 880.0
 _TOP, _BOTTOM = 122.0, 422.0
@@ -52,27 +50,21 @@ def speed_plot(name: str, latency: Latency, rows: Sequence[VariantQuality], *, i
     x = rate_axis([point.rate for point in points], start=_LEFT, end=_RIGHT)
     losses = [max(point.loss, FLOOR) for point in points]
     y = loss_axis(losses, floor=FLOOR, start=_BOTTOM, end=_TOP)
-    markup = element(
-        "svg",
-        element("title", text(title), id=f"{ids}title"),
-        element("desc", text(f"Scatter plot; right and low is better. {said}"), id=f"{ids}desc"),
-        style(),
-        element("rect", class_="paper", x=0.0, y=0.0, width=_WIDTH, height=_BOTTOM + 58),
+    return drawing(
         *_head(name, points),
         *_frame(x, y),
         *_marks(points, x, y),
-        viewBox=f"0 0 {spell(_WIDTH)} {spell(_BOTTOM + 58)}",
-        role="img",
-        aria_labelledby=f"{ids}title {ids}desc",
+        title=title,
+        description=f"Scatter plot; right and low is better. {said}",
+        ids=ids,
+        size=(_WIDTH, _BOTTOM + 58),
     )
-    return markup + "\n"
 
 
 def _points(phases: Sequence[PhaseLine], rows: Sequence[VariantQuality]) -> Iterator[_Point]:
     losses = {(row.target, row.variant): row.kl_end_to_end.value for row in rows}
     for phase in phases:
-        target = TARGETS.get(phase.runtime, "")
-        variant = phase.variant.partition(" ")[0]  # Core ML adds the compute units
+        target, variant, _ = timed_as(phase.runtime, phase.variant)
         loss, rate = losses.get((target, variant)), phase.items_per_s
         if phase.phase != DECODE or rate is None or loss is None:
             continue

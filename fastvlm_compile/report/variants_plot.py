@@ -13,7 +13,7 @@ from textwrap import wrap
 
 from fastvlm_compile.report.axes import Axis, bytes_axis, loss_axis, share_axis
 from fastvlm_compile.report.labels import Box, Label, Line, Mark, place_labels
-from fastvlm_compile.report.plot_style import NAMES, mark, style
+from fastvlm_compile.report.plot_style import NAMES, drawing, mark
 from fastvlm_compile.report.svg import element, spell, text
 from fastvlm_compile.report.variants import VariantQuality, pareto_front
 from fastvlm_compile.report.variants_table import not_core_ml
@@ -84,22 +84,15 @@ def variants_plot(name: str, rows: Sequence[VariantQuality], *, ids: str = "") -
     if panels:
         body.append(_under((_LEFT + _RIGHT) / 2, bottom + 42, "bytes of all files, log scale"))
     body += [_text(_LEFT, first_note + _LINE * n, note) for n, note in enumerate(notes)]
-    markup = element(
-        "svg",
-        element(
-            "title", text(f"{name}: bytes of each variant against its quality"), id=f"{ids}title"
-        ),
-        element("desc", text(_description(points, missing)), id=f"{ids}desc"),
-        style(),
-        element("rect", class_="paper", x=0.0, y=0.0, width=_WIDTH, height=height),
+    return drawing(
         *_head(name, points),
         *body,
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {spell(_WIDTH)} {spell(height)}",
-        role="img",
-        aria_labelledby=f"{ids}title {ids}desc",
+        title=f"{name}: bytes of each variant against its quality",
+        description=_description(points, missing),
+        ids=ids,
+        size=(_WIDTH, height),
+        standalone=True,
     )
-    return markup + "\n"
 
 
 def _point(row: VariantQuality) -> _Point | None:
