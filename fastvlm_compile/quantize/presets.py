@@ -148,7 +148,7 @@ PRESETS: Mapping[PresetName, Preset] = {
             "mlx": _mlx("int4-fast", _INT4_FAST, _projector(_affine(4, 128))),
         },
         compute_unit="gpu",
-        why="blocks of 128 decode nearly twice as fast on a CPU; calibration buys the error back",
+        why="blocks of 128, which a CPU decodes faster; calibration buys the error back",
     ),
     "lut4": Preset(
         quantizations={"coreml": _lut(4)},
