@@ -10,7 +10,8 @@ What counts is the layer's output: tr((W - Q) H (W - Q)^T) with H = mean of x x^
 3. Coordinate descent on codes and scales for a few rounds (`gptq_descent.py`).
 
 A row starts step 3 from GPTQ or from step 1's own codes, whichever is better, so that the result is
-never worse than `search` in what counts (with the damping in H). Products and factors are those
+never worse than `search` in what counts (with the damping in H). Where fewer inputs were seen than
+half of what a row has, H is kept as these inputs (`gptq_rows.py`). Products and factors are those
 of `products.py`, so the number of threads changes no byte.
 """
 
@@ -19,16 +20,17 @@ import numpy as np
 from fastvlm_compile.quantize.affine import search
 from fastvlm_compile.quantize.affine_kernels import Form
 from fastvlm_compile.quantize.affine_rows import as_rows, assemble, form_of, over_rows
-from fastvlm_compile.quantize.gptq_descent import COLUMNS, State, descend, row_errors
+from fastvlm_compile.quantize.curvature import Curvature, Feedback, Indices
+from fastvlm_compile.quantize.gptq_descent import COLUMNS, State, descend
 from fastvlm_compile.quantize.gptq_factors import (
     MAX_DAMPING,
     Hessian,
     HessianError,
+    Moments,
     check,
-    factorise,
 )
-from fastvlm_compile.quantize.gptq_kernels import Grids, Indices, round_with_feedback
-from fastvlm_compile.quantize.products import product
+from fastvlm_compile.quantize.gptq_kernels import Grids, round_with_feedback
+from fastvlm_compile.quantize.gptq_rows import InputRows, RowMoments, check_rows
 from fastvlm_compile.quantize.scheme import Affine
 from fastvlm_compile.quantize.tensor import Codes, Floats, QuantizedTensor
 
@@ -41,7 +43,7 @@ _ROWS_AT_ONCE = 8192
 def gptq(
     weight: Floats,
     scheme: Affine,
-    hessian: Hessian,
+    moments: Hessian | InputRows,
     *,
     percent_damp: float = 0.01,
     act_order: bool = True,
@@ -52,8 +54,9 @@ def gptq(
     Args:
         weight: [O, I] or a convolution's [O, I, height, width].
         scheme: any.
-        hessian: [F, F], the mean of x x^T over inputs x in the order of a row: [I], or a patch
-            [I, height, width] flattened. Inputs that are always 0 count like the average one.
+        moments: H [F, F], the mean of x x^T over inputs x in the order of a row: [I], or a patch
+            [I, height, width] flattened; or the inputs themselves. Inputs that are always 0 count
+            like the average one.
         percent_damp: added to the diagonal, in units of its mean; ten times more as long as the
             result cannot be factorised, up to 1.
         act_order: round the columns of the strongest inputs first.
@@ -65,13 +68,14 @@ def gptq(
     """
     assert 0 <= percent_damp <= MAX_DAMPING, f"damping {percent_damp}"
     rows = as_rows(weight, scheme)
-    moments = check(hessian, rows.shape[1])
-    positions = rows.shape[1] // weight.shape[1]
-    importance = moments.diagonal.reshape(-1, positions).mean(axis=1).astype(np.float32)
-    order = np.arange(len(moments.diagonal))
+    size = rows.shape[1]
+    given: Moments | RowMoments
+    given = check_rows(moments, size) if isinstance(moments, InputRows) else check(moments, size)
+    importance = given.diagonal.reshape(weight.shape[1], -1).mean(axis=1).astype(np.float32)
+    order = np.arange(size)
     if act_order:
-        order = np.argsort(-moments.diagonal, kind="stable")
-    damped, feedback = factorise(moments, order, percent_damp)
+        order = np.argsort(-given.diagonal, kind="stable")
+    curvature = given.curvature(order, percent_damp)
     num_blocks = scheme.num_blocks(weight.shape)
     codes: Codes = np.empty(rows.shape, dtype=np.uint8)
     scales: Floats = np.empty((len(rows), num_blocks), dtype=np.float32)
@@ -80,10 +84,11 @@ def gptq(
         part = slice(first, first + _ROWS_AT_ONCE)
         start = search(weight[part], scheme, importance)
         state = _start_of(rows[part], start, form_of(scheme, weight.shape))
-        rounded = _rounded_with_feedback(rows[part], state, feedback, order)
-        _keep_better(state, rounded, damped)
+        rounded = _rounded_with_feedback(rows[part], state, curvature.feedback(), order)
+        _keep_better(state, rounded, curvature)
+        slope = curvature.slope(state.errors)
         for _ in range(rounds):
-            descend(state, damped)
+            descend(state, curvature, slope)
         codes[part], scales[part], zeros[part] = state.codes, state.scales, state.zeros
     return assemble(scheme, weight.shape, codes, scales, zeros)
 
@@ -99,15 +104,15 @@ def _start_of(rows: Floats, start: QuantizedTensor, form: Form) -> State:
 
 
 def _rounded_with_feedback(
-    rows: Floats, state: State, feedback: Floats, order: Indices
+    rows: Floats, state: State, feedback: Feedback, order: Indices
 ) -> tuple[Codes, Floats]:
     """Codes and errors [O, F] of GPTQ with the state's scales, columns rounded in `order`."""
     weight = np.ascontiguousarray(rows[:, order])
     codes, errors = np.empty(weight.shape, dtype=np.uint8), np.empty_like(weight)
     for start in range(0, len(order), COLUMNS):
-        columns = slice(start, start + COLUMNS)
-        target = weight[:, columns] + product(errors[:, :start], feedback[:start, columns])
-        inside = np.ascontiguousarray(feedback[columns, columns].T)
+        columns = slice(start, min(start + COLUMNS, len(order)))
+        target = weight[:, columns] + feedback.pull(errors, columns)
+        inside = np.ascontiguousarray(feedback.inside(columns).T)
         blocks = order[columns] // state.form.block
         out = codes[:, columns], errors[:, columns]
         _round_columns(state, blocks, (weight[:, columns], target, inside), out)
@@ -134,8 +139,8 @@ def _round_columns(
     over_rows(run, target.shape)
 
 
-def _keep_better(state: State, other: tuple[Codes, Floats], hessian: Floats) -> None:
+def _keep_better(state: State, other: tuple[Codes, Floats], curvature: Curvature) -> None:
     """Take the rows of `other` that err less."""
     codes, errors = other
-    better = row_errors(errors, hessian) < row_errors(state.errors, hessian)
+    better = curvature.row_errors(errors) < curvature.row_errors(state.errors)
     state.codes[better], state.errors[better] = codes[better], errors[better]

@@ -1,21 +1,19 @@
-"""The second moments that GPTQ rounds by, checked, and their factor, in as little room as can be.
+"""The second moments that GPTQ rounds by, as a matrix: checked, and factored in little room.
 
-The largest are [18944, 18944] in the 7B: 1.4 GB in float32, twice that in float64, which the factor
-needs. So there is one matrix in float64 at a time; what goes into it is read by rows.
+There is one matrix in float64 at a time, which the factor needs; what goes into it is read by rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from fastvlm_compile.quantize.gptq_kernels import Indices
-from fastvlm_compile.quantize.products import cholesky
+from fastvlm_compile.quantize.curvature import Doubles, Indices, row_products
+from fastvlm_compile.quantize.products import cholesky, product
 from fastvlm_compile.quantize.tensor import Floats
 from reference.errors import UserError
 
-Doubles = npt.NDArray[np.float64]
 Hessian = npt.NDArray[np.float32] | Doubles
 
 MAX_DAMPING = 1.0
@@ -47,6 +45,20 @@ class Moments:
         rows[np.arange(len(ids)), ids] = self.diagonal[ids]
         return rows
 
+    def curvature(self, order: Indices, percent_damp: float) -> "MatrixCurvature":
+        """H damped, and its factor in the given order of columns.
+
+        Raises:
+            HessianError: no damping makes it definite.
+        """
+        factor, damping = with_damping(
+            lambda damping: _feedback(self, order, damping), percent_damp
+        )
+        damped: Floats = np.empty(factor.shape, dtype=np.float32)
+        for ids in _blocks(np.arange(len(order))):
+            damped[ids] = _damped(self, ids, damping)
+        return MatrixCurvature(matrix=damped, factor=factor)
+
 
 def check(hessian: Hessian, size: int) -> Moments:
     """Second moments fit to be used.
@@ -72,28 +84,75 @@ def check(hessian: Hessian, size: int) -> Moments:
     return Moments(given=hessian, mean=mean, diagonal=np.where(alive, diagonal / mean, 1.0))
 
 
-def factorise(moments: Moments, order: Indices, percent_damp: float) -> tuple[Floats, Floats]:
-    """The damped H, and U - 1 of H = U D U^T in the given order of columns, both float32 [F, F].
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MatrixCurvature:
+    """A `Curvature` of a matrix and its factor.
 
-    Args:
-        moments: H.
-        order: of the columns.
-        percent_damp: see `gptq`.
+    Attributes:
+        matrix: the damped H, float32 [F, F].
+        factor: U of H = U D U^T in the order of rounding, float32 [F, F].
+    """
+
+    matrix: Floats
+    factor: Floats
+
+    def part(self, rows: slice, columns: slice) -> Floats:
+        """H[rows, columns], a view."""
+        return self.matrix[rows, columns]
+
+    def times(self, values: Floats, rows: slice, columns: slice) -> Floats:
+        """[O, C]: values [O, R] times H[rows, columns]."""
+        return product(values, self.matrix[rows, columns])
+
+    def row_errors(self, errors: Floats) -> Doubles:
+        """e H e^T of each row e of [O, F]: [O]."""
+        return row_products(product(errors, self.matrix), errors)
+
+    def feedback(self) -> "_MatrixFeedback":
+        """For any rows."""
+        return _MatrixFeedback(self.factor)
+
+    def slope(self, errors: Floats) -> "_MatrixSlope":
+        """Of errors [O, F]."""
+        return _MatrixSlope(errors, self.matrix)
+
+
+class _MatrixFeedback:
+    def __init__(self, factor: Floats) -> None:
+        self._factor = factor
+
+    def pull(self, errors: Floats, columns: slice) -> Floats:
+        before = slice(0, columns.start)
+        return product(errors[:, before], self._factor[before, columns])
+
+    def inside(self, columns: slice) -> Floats:
+        return self._factor[columns, columns]
+
+
+class _MatrixSlope:
+    def __init__(self, errors: Floats, matrix: Floats) -> None:
+        self._errors = errors
+        self._matrix = matrix
+
+    def at(self, columns: slice) -> Floats:
+        return product(self._errors, self._matrix[:, columns])
+
+    def changed(self, columns: slice, change: Floats) -> None:
+        del columns, change  # the product is of the errors as they are
+
+
+def with_damping(factorise: Callable[[float], Floats], percent_damp: float) -> tuple[Floats, float]:
+    """What `factorise` makes of the least damping that it can do with, and that damping.
 
     Raises:
-        HessianError: no damping makes it definite.
+        HessianError: none is enough.
     """
     damping = percent_damp
     while damping <= MAX_DAMPING:
         try:
-            feedback = _feedback(moments, order, damping)
+            return factorise(damping), damping
         except np.linalg.LinAlgError:
             damping = max(10 * damping, 1e-4)
-            continue
-        damped: Floats = np.empty(feedback.shape, dtype=np.float32)
-        for ids in _blocks(np.arange(len(order))):
-            damped[ids] = _damped(moments, ids, damping)
-        return damped, feedback
     raise HessianError(
         f"the second moments of a layer's inputs have no Cholesky factor even with {MAX_DAMPING} "
         "of their mean added to the diagonal",

@@ -9,12 +9,10 @@ Shape letters: R rows, C columns of the chunk, B blocks of a row.
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from fastvlm_compile.quantize.affine_kernels import Single, compiled, nearest_code
+from fastvlm_compile.quantize.curvature import Indices
 from fastvlm_compile.quantize.tensor import Codes, Floats
-
-Indices = npt.NDArray[np.int64]
 
 
 class Grids(NamedTuple):

@@ -90,7 +90,7 @@ def quantize_tensor(
         return search(weight, scheme, importance)
     assert choice.method == "gptq"
     assert moments is not None, "gptq without second moments"
-    return gptq(weight, scheme, moments.hessian())
+    return gptq(weight, scheme, moments.second_moments())
 
 
 def relative_error(weight: Floats, tensor: QuantizedTensor) -> float:

@@ -23,6 +23,13 @@ def product(left: npt.NDArray[Real], right: npt.NDArray[Real]) -> npt.NDArray[Re
     return result
 
 
+def add_product(
+    total: npt.NDArray[Real], left: npt.NDArray[Real], right: npt.NDArray[Real]
+) -> None:
+    """Add [M, K] times [K, N] to `total` [M, N], without a copy of it."""
+    torch.from_numpy(total).addmm_(torch.from_numpy(left), torch.from_numpy(right))
+
+
 def cholesky(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Lower triangular L [F, F] with L L^T = `matrix`, block column by block column.
 
@@ -45,3 +52,14 @@ def cholesky(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         below[:] = torch.linalg.solve_triangular(corner.T, below, upper=True, left=False)
         factor[start:stop, stop:] = 0
     return matrix
+
+
+def solve_upper(
+    factor: npt.NDArray[np.float64], right: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """The X [F, N] with factor X = right, for an upper triangular factor [F, F]."""
+    upper, given = torch.from_numpy(np.ascontiguousarray(factor)), torch.from_numpy(right)
+    result: npt.NDArray[np.float64] = torch.linalg.solve_triangular(
+        upper, given, upper=True
+    ).numpy()
+    return result

@@ -25,7 +25,7 @@ for outputs, inputs, rows in ((256, 320, 2500), (64, 1024, 300)):
     x = random.standard_normal((rows, inputs), dtype=np.float32).cumsum(axis=1) * 0.1
     moments = InputMoments(num_inputs=inputs, full=True)
     moments.add(torch.from_numpy(x))
-    found = gptq(weight, Affine(bits=4, block_size=32, symmetric=False), moments.hessian())
+    found = gptq(weight, Affine(bits=4, block_size=32, symmetric=False), moments.second_moments())
     for part in (found.codes, found.scales, found.effective_zero_points()):
         digest.update(np.ascontiguousarray(part).tobytes())
 print(digest.hexdigest())
