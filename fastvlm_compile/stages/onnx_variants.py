@@ -90,9 +90,13 @@ def vision_int8(
 
 
 def _check_tower_bytes(checkpoint: "Checkpoint", quantized: "QuantizedWeights", out: Path) -> None:
-    """Quantized tensors at their own bytes, all others in float32, and the nodes between."""
+    """Quantized tensors at their own bytes, all others in float32, and the nodes between.
+
+    Each tensor begins on a page of its own, so that it can be mapped.
+    """
     from math import prod
 
+    from fastvlm_compile.export.onnx.files import ALIGNMENT_BYTES
     from fastvlm_compile.export.onnx.variants import check_variant_bytes
     from reference.checkpoint.names import HEAD_PROJECTION, PROJECTOR_PREFIX, VISION_PREFIX
 
@@ -105,7 +109,7 @@ def _check_tower_bytes(checkpoint: "Checkpoint", quantized: "QuantizedWeights", 
     own = sum(entry.size_bytes for name, entry in quantized.entries.items() if name in shapes)
     num_weights = sum(prod(shape) for shape in shapes.values())
     scales = 4 * sum(entry.shape[0] for entry in quantized.entries.values())
-    limit_bytes = own + scales + 4 * others + GRAPH_BYTES
+    limit_bytes = own + scales + 4 * others + ALIGNMENT_BYTES * len(shapes) + GRAPH_BYTES
     check_variant_bytes(
         sorted(out.iterdir()),
         num_weights=num_weights,
