@@ -46,7 +46,10 @@ def observe(
     """
     add_observers(model, names)
     path = save_graph(model, folder, _STEM, silent).graph
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    options.enable_cpu_mem_arena = False  # what is dropped goes back to the system
+    options.enable_mem_pattern = False
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     expected = tuple(session.get_inputs()[0].shape[1:])
     wanted = [f"{name}/{part}" for name in names for part in _PARTS]
     histograms = {name: Histogram() for name in names}
@@ -69,11 +72,17 @@ def observe(
 
 
 def add_observers(model: ir.Model, names: Sequence[str]) -> None:
-    """Give the graph outputs `<name>/low`, `<name>/high` and `<name>/sample` for each name."""
+    """Give the graph outputs `<name>/low`, `<name>/high` and `<name>/sample` for each name.
+
+    The observers of late values come first: onnxruntime takes the nodes that nothing follows from
+    the last to the first, and so observes each value as soon as it is there and can drop it (1.4 GB
+    at 1024 pixels; 8.8 GB the other way round).
+    """
     graph = model.graph
     values = {value.name: value for node in graph for value in node.outputs}
-    for name in names:
-        value = values[name]
+    wanted = set(names)
+    for value in [values[name] for name in reversed(values) if name in wanted]:
+        name = value.name or ""
         for op, part in (("ReduceMin", "low"), ("ReduceMax", "high")):
             _output(graph, ir.node(op, [value], {"keepdims": 0}), f"{name}/{part}", [])
         _output(graph, _sample(graph, value), f"{name}/sample", None)
