@@ -72,6 +72,7 @@ def judge_gates(
     quantized: tuple[QuantizedVariant, ...],
     sizes: tuple[Measurement, ...],
     store: Store,
+    random_weights: bool,
 ) -> Judgement:
     """Judge every gate and write the report, whatever the verdicts are.
 
@@ -83,6 +84,7 @@ def judge_gates(
         quantized: variants whose error has a share of compression.
         sizes: of all variants, see `report.sizes`; they are reported beside the rest.
         store: takes the report.
+        random_weights: whether the checkpoint was never trained, which some gates ask for.
     """
     measured = (
         measurement
@@ -90,7 +92,8 @@ def judge_gates(
         for measurement in read_parity(artifacts[stage].folder / PARITY_FILE).measurements
     )
     measurements = (*measured, *sizes)
-    report = ParityReport(measurements=measurements, gates=judge(measurements, gates))
+    judged = judge(measurements, gates, random_weights=random_weights)
+    report = ParityReport(measurements=measurements, gates=judged)
     folder = store.root / "reports" / recipe
     layers = _layers(parity_stages, artifacts)
     judgement = Judgement(

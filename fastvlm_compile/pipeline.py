@@ -78,6 +78,7 @@ def build(
     store.open()
     with store.in_use():
         plan = make_plan(recipe, weights=request.weights, base=request.base)
+        random_weights = request.weights is None
         estimates = {} if request.forecast is None else request.forecast.stages
         with outcomes_recorded(store, recipe.name, estimates):
             finished = run(Workshop(plan=plan, store=store, reporter=reporter))
@@ -89,10 +90,10 @@ def build(
             quantized=recipe.targets.quantized(),
             sizes=measure_sizes(recipe.targets, finished.artifacts),
             store=store,
+            random_weights=random_weights,
         )
         refuse_failures(judgement)
-        synthetic = request.weights is None
-        licence = weights_licence(recipe, synthetic=synthetic, replaced=request.replaced)
+        licence = weights_licence(recipe, synthetic=random_weights, replaced=request.replaced)
         key = bundle_key(recipe, finished, judgement, licence=licence)
 
         def put_in_place() -> None:

@@ -25,6 +25,8 @@ class Gate:
         max: the value must not be above.
         min: the value must not be below.
         why: the reason for this number, shown in every report.
+        weights: "trained" for a number that random weights cannot be held to: from layer to layer
+            they amplify what a quantization changes, until nothing is left to compare.
 
     Raises:
         UserError: an unknown metric, no or two thresholds, or the wrong kind for the metric.
@@ -37,6 +39,7 @@ class Gate:
     why: str
     max: float | None = None
     min: float | None = None
+    weights: Literal["any", "trained"] = "any"
 
     def __post_init__(self) -> None:
         if problem := gate_problem(metric=self.metric, maximum=self.max, minimum=self.min):
@@ -108,11 +111,18 @@ class GateRow:
     reason: str = ""
 
 
-def judge(measurements: Iterable[Measurement], gates: Sequence[Gate]) -> tuple[GateRow, ...]:
+def judge(
+    measurements: Iterable[Measurement], gates: Sequence[Gate], *, random_weights: bool = False
+) -> tuple[GateRow, ...]:
     """Judges every structural measurement, then every gate, in the order given.
 
     Names, shapes, dtypes and finiteness are never optional: each structural measurement gives a
     row whether or not a gate asks for it. A gate without a measurement has failed.
+
+    Args:
+        measurements: each once.
+        gates: see `Gate`.
+        random_weights: whether the checkpoint was never trained.
 
     Raises:
         UserError: two gates judge the same metric from the same side.
@@ -138,7 +148,10 @@ def judge(measurements: Iterable[Measurement], gates: Sequence[Gate]) -> tuple[G
     )
     judged_anyway = {_key(gate) for gate in structural}
     asked = tuple(gate for gate in gates if _key(gate) not in judged_anyway)
-    return tuple(_judge_one(gate, table) for gate in (*structural, *asked))
+    rows = ((gate, _judge_one(gate, table)) for gate in (*structural, *asked))
+    return tuple(
+        _spared(row) if random_weights and gate.weights == "trained" else row for gate, row in rows
+    )
 
 
 def all_passed(rows: Iterable[GateRow]) -> bool:
@@ -156,7 +169,7 @@ def _key(gate: Gate) -> _Key:
 def _refuse_duplicates(gates: Sequence[Gate]) -> None:
     seen = set()
     for gate in gates:
-        key = (*_key(gate), gate.bound)
+        key = (*_key(gate), gate.bound, gate.weights)
         if key in seen:
             raise UserError(
                 f"gate {'.'.join(_key(gate))} is given twice with `{gate.bound}`",
@@ -186,6 +199,14 @@ def _judge_one(gate: Gate, table: Mapping[_Key, Measurement]) -> GateRow:
         reason=measurement.detail,
     )
     return replace(row, value=value, margin=margin, passes_at=passing_threshold(gate.bound, value))
+
+
+def _spared(row: GateRow) -> GateRow:
+    """A row about trained weights where they are random; one without a value stays as it is."""
+    if row.value is None:
+        return row
+    reason = f"it is for trained weights; these are random, and give {row.value:.4g}"
+    return replace(row, status="not run", value=None, margin=None, passes_at=None, reason=reason)
 
 
 def _holds(gate: Gate, value: float) -> bool:

@@ -7,6 +7,7 @@ itself and for a word on what was changed.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fastvlm_compile.bundle.manifest import Manifest
     from fastvlm_compile.recipe import Recipe
 
 APPLE = "apple-amlr"
@@ -42,6 +43,11 @@ def weights_licence(recipe: "Recipe", *, synthetic: bool, replaced: bool) -> str
     if synthetic:
         return RANDOM
     return APPLE if replaced or recipe.license is None else recipe.license
+
+
+def has_random_weights(manifest: "Manifest") -> bool:
+    """Whether a bundle's weights were never trained."""
+    return manifest.provenance.license == RANDOM
 
 
 def licence_front_matter(licence: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from fastvlm_compile.bundle.layout import GOLDENS, has_language, quantized_goldens, shipped_of
+from fastvlm_compile.bundle.licence import has_random_weights
 from fastvlm_compile.bundle.manifest import Manifest, Variant, read_manifest
 from fastvlm_compile.bundle.opening import graphs_of, packages_of
 from fastvlm_compile.errors import BundleError
@@ -93,7 +94,8 @@ def validate_bundle(folder: Path, progress: Progress, *, core_ml: UnitSettings) 
         *_mlx(bundle, progress),
         *_not_shipped(bundle),
     )
-    parity = ParityReport(measurements=measurements, gates=judge(measurements, recipe.gates))
+    rows = judge(measurements, recipe.gates, random_weights=has_random_weights(manifest))
+    parity = ParityReport(measurements=measurements, gates=rows)
     return Validation(parity=parity, units=tuple(units))
 
 

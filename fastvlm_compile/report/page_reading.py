@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastvlm_compile.bundle.annotations import digest_of_rest
+from fastvlm_compile.bundle.licence import has_random_weights
 from fastvlm_compile.bundle.manifest import MANIFEST_NAME, Manifest, Variant, read_manifest
 from fastvlm_compile.bundle.quality import PARITY
 from fastvlm_compile.bundle.times import LATENCY_FILE
@@ -73,7 +74,8 @@ def read_report(request: ReportRequest) -> ReportData:
     parity = _parity(folder, manifest)
     gates = parity.gates
     if request.recipe is not None:
-        gates = judge(parity.measurements, request.recipe.gates)
+        random_weights = has_random_weights(manifest)
+        gates = judge(parity.measurements, request.recipe.gates, random_weights=random_weights)
     return ReportData(
         name=manifest.name,
         manifest_digest=_digest(folder),

@@ -51,6 +51,7 @@ def _judge(tmp_path: Path, *measurements: Measurement) -> Judgement:
         quantized=(),
         sizes=(),
         store=store,
+        random_weights=False,
     )
 
 
@@ -134,6 +135,7 @@ def test_errors_of_layers_go_into_the_reports_where_a_stage_measured_them(tmp_pa
         quantized=(),
         sizes=(),
         store=Store(root=tmp_path / "store"),
+        random_weights=False,
     )
     assert judgement.layers_path is not None
     assert judgement.layers_path in judgement.files

@@ -138,3 +138,20 @@ def test_a_measurement_has_a_value_or_a_reason():
 
 def test_every_metric_has_a_meaning_for_the_report():
     assert all(metric.meaning for metric in METRICS.values())
+
+
+def test_a_number_for_trained_weights_does_not_judge_random_ones() -> None:
+    trained = replace(gate(max=0.1), weights="trained")
+    (row,) = judge([measured(value=0.5)], [trained], random_weights=True)
+    assert (row.status, row.value) == ("not run", None)
+    assert row.reason == "it is for trained weights; these are random, and give 0.5"
+    assert judge([measured(value=0.5)], [trained])[0].status == "failed"
+    (row,) = judge([], [trained], random_weights=True)
+    assert row.status == "failed", "nothing measured is a failure with any weights"
+
+
+def test_a_metric_may_have_one_threshold_for_any_weights_and_one_for_trained_ones() -> None:
+    gates = [gate(max=0.9), replace(gate(max=0.1), weights="trained")]
+    rows = judge([measured(value=0.5)], gates, random_weights=True)
+    assert [row.status for row in rows] == ["passed", "not run"]
+    assert [row.status for row in judge([measured(value=0.5)], gates)] == ["passed", "failed"]
