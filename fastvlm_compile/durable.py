@@ -61,7 +61,7 @@ class Disk:
         """Flush every file and folder below and including `folder` to the medium."""
         for parent, _, files in os.walk(folder):
             for name in files:
-                _sync_file(Path(parent, name))
+                sync_file(Path(parent, name))
             _sync_folder(Path(parent))
         self.step(f"synced {folder.name}")
 
@@ -125,7 +125,8 @@ def no_space(kind: type[UserError], place: Path) -> UserError:
     )
 
 
-def _sync_file(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Flush a file to the medium."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -33,6 +33,12 @@ class BuildRecord:
     published: Published | None = None
     restored: Mapping[str, bool] = field(default_factory=dict)
     """Stage -> whether the store had its result already when it was last asked for."""
+    begun: Mapping[str, str] = field(default_factory=dict)
+    """Stage -> key of the result that was begun last and is not there: its pieces are wanted."""
+
+    def with_begun(self, ingredients: Ingredients) -> "BuildRecord":
+        """The record when a stage that keeps pieces of its work starts."""
+        return dataclasses.replace(self, begun={**self.begun, ingredients.stage: ingredients.key})
 
     def with_stage(self, ingredients: Ingredients, *, restored: bool) -> "BuildRecord":
         """The record after one more stage is there."""
@@ -41,6 +47,7 @@ class BuildRecord:
             self,
             stages={**self.stages, name: ingredients},
             restored={**self.restored, name: restored},
+            begun={other: key for other, key in self.begun.items() if other != name},
         )
 
     def only(self, stages: Sequence[str]) -> "BuildRecord":
@@ -49,6 +56,7 @@ class BuildRecord:
             self,
             stages={name: self.stages[name] for name in stages},
             restored={name: self.restored[name] for name in stages},
+            begun={},
         )
 
     def entry_keys(self) -> frozenset[str]:

@@ -4,7 +4,8 @@
 
 Each stage is a function of its inputs, its config, our code and the versions of its tools; their
 digest is the key of its output in the store. So a build that was killed goes on where it stopped,
-a second build of the same recipe runs nothing, and a changed threshold only judges again.
+with the next tensor, package or layer of the stage that ran if that works in pieces (`kept.py`), a
+second build of the same recipe runs nothing, and a changed threshold only judges again.
 """
 
 from collections.abc import Callable

@@ -182,6 +182,7 @@ def _golden(recipe: Recipe) -> Stage:
         ),
         inputs={"weights": WEIGHTS, "checkpoint": CHECKPOINT},
         tools=(*_MODEL_TOOLS, "pillow", "tokenizers", "scikit-image"),
+        resumable=True,
     )
 
 
@@ -307,14 +308,16 @@ def _coreml_language(
             max_chunk_mb=language.max_chunk_mb,
             precision=precision,
         ),
+        resumable=True,
     )
 
 
-def _coreml_part(name: str, function: str, config: object) -> Stage:
+def _coreml_part(name: str, function: str, config: object, *, resumable: bool = False) -> Stage:
     return Stage(
         name=name,
         function=f"{_STAGES}.{function}",
         config=config,
         inputs={"weights": WEIGHTS, "checkpoint": CHECKPOINT},
         tools=_COREML_TOOLS,
+        resumable=resumable,
     )

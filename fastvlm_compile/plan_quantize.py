@@ -52,6 +52,7 @@ def quantized_stages(recipe: Recipe, quantization: Quantization) -> Iterator[Sta
             config=config_of(part.rules),
             inputs={"weights": "weights", **calibration},
             tools=_QUANTIZE,
+            resumable=True,
         )
     measured = {each.quantization: each for each in reversed(recipe.targets.quantized())}
     for name, each in reversed(measured.items()):
@@ -67,6 +68,7 @@ def quantized_stages(recipe: Recipe, quantization: Quantization) -> Iterator[Sta
                 **{f"quantized_{role}": part for role, part in parts_by_role.items()},
             },
             tools=(*_TORCH, "pillow", "tokenizers"),
+            resumable=True,
         )
 
 
@@ -143,6 +145,7 @@ def _mixed(name: str, quantization: Quantization) -> Iterator[Stage]:
         config=ChosenConfig(),
         inputs={**inputs, "policy": f"policy.{name}"},
         tools=_QUANTIZE,
+        resumable=True,
     )
 
 

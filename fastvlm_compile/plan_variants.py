@@ -149,6 +149,7 @@ def coreml_compressed(
                 "weights": "weights",
             },
             tools=_COREML,
+            resumable=part == "decoder",
         )
     yield Stage(
         name=f"parity.coreml.{variant}",

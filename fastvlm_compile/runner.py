@@ -62,6 +62,9 @@ def run_stages(workshop: Workshop) -> Finished:
     record = load_record(store, plan.recipe)
     for stage in plan.stages:
         ingredients = inspector.ingredients(stage, artifacts)
+        if stage.resumable and not store.holds(ingredients.key):
+            record = record.with_begun(ingredients)
+            save_record(store, plan.recipe, record)  # gc must not take its pieces either
         with told_if_failed(workshop.reporter, stage.name):
             entry, restored = obtain(workshop, stage, ingredients, artifacts)
         workshop.reporter.tell(stage.name, outcome_line(entry.manifest, restored=restored))
@@ -113,6 +116,7 @@ def obtain(
         found = store.look(ingredients.key)
         if isinstance(found, Entry):
             store.remember(found)
+            store.unfinished.drop(ingredients.key)  # a kill right after the commit left it
             return found, True
         if found is not None:
             reporter.warning(
@@ -123,11 +127,12 @@ def obtain(
 
 
 def outcome_line(cost: EntryManifest, *, restored: bool) -> str:
-    """`hit`, or `built in 4.2 s, peak 1.1 GB`."""
+    """`hit`, or `built in 4.2 s, peak 1.1 GB`, maybe `, resumed`."""
     if restored:
         return "hit"
     peak = format_bytes(cost.peak_memory_bytes)
-    return f"built in {format_duration(cost.duration_s)}, peak {peak}"
+    resumed = ", resumed" if cost.resumed else ""
+    return f"built in {format_duration(cost.duration_s)}, peak {peak}{resumed}"
 
 
 @contextlib.contextmanager
@@ -150,29 +155,42 @@ def _run(
     inputs: Mapping[str, Artifact],
     lock: int,
 ) -> Entry:
-    store = workshop.store
-    staging = store.stage_folder(ingredients.key)
+    store, key = workshop.store, ingredients.key
+    staging = store.stage_folder(key)
+    kept = store.unfinished.begin(key, stage=stage.name) if stage.resumable else None
+    resumed = stage.resumable and store.unfinished.holds(key)
     try:
-        outcome = _run_child(workshop, stage, staging, inputs, lock)
+        outcome = _run_child(workshop, stage, staging, inputs, lock=lock, kept=kept)
         _check_unchanged(workshop, stage, ingredients, inputs)
         return store.commit(
             staging,
             ingredients,
             duration_s=outcome.duration_s,
             peak_memory_bytes=outcome.peak_memory_bytes,
+            resumed=resumed,
         )
+    except ChangedError:
+        store.unfinished.drop(key)  # as little of one state as the output
+        raise
     finally:
         store.discard(staging)  # gone already when it became the entry
 
 
 def _run_child(
-    workshop: Workshop, stage: Stage, staging: Path, inputs: Mapping[str, Artifact], lock: int
+    workshop: Workshop,
+    stage: Stage,
+    staging: Path,
+    inputs: Mapping[str, Artifact],
+    *,
+    lock: int,
+    kept: Path | None,
 ) -> Outcome:
     request = Request(
         function=stage.function,
         inputs={role: str(inputs[name].folder.resolve()) for role, name in stage.inputs.items()},
         out=str((staging / "output").resolve()),
         search_path=tuple(sys.path),
+        kept="" if kept is None else str(kept.resolve()),
     )
     log = workshop.store.log_path(stage.name, staging.name)
     with refusals(StoreError, workshop.store.root):

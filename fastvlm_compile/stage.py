@@ -19,7 +19,8 @@ class Stage:
 
     The function has the signature `f(config, inputs, out, progress) -> None` where `inputs` maps a
     role to a folder to read, `out` is an empty folder to fill and `progress` is a `Progress`.
-    It runs in a child process (`fastvlm_compile.worker`).
+    It runs in a child process (`fastvlm_compile.worker`). The function of a resumable stage takes
+    `kept`, a `reference.kept.Kept`, as well: the pieces of its work that a killed build has left.
     """
 
     name: str
@@ -32,6 +33,8 @@ class Stage:
     """Role -> name of the source or stage whose folder plays it."""
     tools: tuple[str, ...]
     """Distributions whose installed versions enter the key."""
+    resumable: bool = False
+    """Whether it works in pieces that are worth keeping; that changes nothing of its output."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,13 @@
 
     .store/entries/<key>/output/        what the stage wrote
     .store/entries/<key>/manifest.json  what it should be; written last
+    .store/kept/<key>/                  pieces of an output that is not finished (`unfinished.py`)
     .store/{staging,locks,logs,stat,latest,reports}/
 
 A builder holds the key's lock, fills a staging folder, syncs it, writes the manifest and renames.
+A stage whose output is made in pieces keeps those that are whole beside: they are of the same key,
+so of the same code and inputs, and the build after a kill or a failure goes on with them. They are
+linked into the output, never part of the entry, and go when it is there.
 """
 
 import contextlib
@@ -26,10 +30,11 @@ from fastvlm_compile.store_entry import (
     sealed,
     unsealed,
 )
-from fastvlm_compile.tree_digest import StatMemo, Tree, read_tree
+from fastvlm_compile.tree_digest import StatMemo, Tree, read_tree, unlinked_elsewhere
+from fastvlm_compile.unfinished import Unfinished
 
 SCHEMA = 1
-_FOLDERS = ("entries", "staging", "locks", "logs", "stat", "latest", "reports")
+_FOLDERS = ("entries", "staging", "kept", "locks", "logs", "stat", "latest", "reports")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,11 @@ class Store:
 
     root: Path
     disk: Disk = field(default_factory=Disk)
+
+    @property
+    def unfinished(self) -> Unfinished:
+        """The pieces of outputs that are not there yet."""
+        return Unfinished(root=self.root, disk=self.disk)
 
     def open(self) -> None:
         """Make the store if it is not there.
@@ -104,6 +114,10 @@ class Store:
             return Damage(key=key, problem=problem)
         return Entry(key=key, output=folder / "output", manifest=manifest, memo=tree.memo)
 
+    def holds(self, key: str) -> bool:
+        """Whether there is an entry, whole or not, here."""
+        return (self.root / "entries" / key).is_dir()
+
     def find(self, key: str) -> Entry | Damage | None:
         """As `look`; a store that is kept elsewhere does not bring the files here for it."""
         return self.look(key)
@@ -152,9 +166,21 @@ class Store:
         return staging
 
     def commit(
-        self, staging: Path, ingredients: Ingredients, *, duration_s: float, peak_memory_bytes: int
+        self,
+        staging: Path,
+        ingredients: Ingredients,
+        *,
+        duration_s: float,
+        peak_memory_bytes: int,
+        resumed: bool = False,
     ) -> Entry:
         """Make a filled staging folder the entry of its key, in place of a damaged one.
+
+        Args:
+            staging: from `stage_folder`.
+            ingredients: make the key.
+            duration_s, peak_memory_bytes: what it took this time.
+            resumed: whether an earlier time had done some of the work.
 
         Raises:
             StoreError: the disk is full or read-only.
@@ -168,6 +194,7 @@ class Store:
             files=tree.files,
             duration_s=round(duration_s, 3),
             peak_memory_bytes=peak_memory_bytes,
+            resumed=resumed,
         )
         key = ingredients.key
         target = self.root / "entries" / key
@@ -176,7 +203,9 @@ class Store:
             self.disk.write(staging / "manifest.json", sealed(manifest))
             self.disk.remove(target)
             self.disk.move(staging, target)
-        entry = Entry(key=key, output=target / "output", manifest=manifest, memo=tree.memo)
+        self.unfinished.drop(key)
+        memo = unlinked_elsewhere(target / "output", tree.memo)
+        entry = Entry(key=key, output=target / "output", manifest=manifest, memo=memo)
         self.remember(entry)
         return entry
 
@@ -186,13 +215,13 @@ class Store:
             self.disk.remove(staging)
 
     def sweep(self) -> None:
-        """Drop the staging folders of builders that died, and whose workers did."""
+        """Drop the staging folders of builders that died, and whose workers did; pieces stay."""
         with refusals(StoreError, self.root):
             for folder in sorted((self.root / "staging").glob("[!.]*")):
                 with locks.exclusive_if_free(self._lock_path(folder.name)) as free:
                     if free:
                         self.disk.remove(folder)
-            for place in ("staging", "entries"):
+            for place in ("staging", "kept", "entries"):
                 self.disk.sweep(self.root / place)
 
     def log_path(self, stage: str, key: str) -> Path:

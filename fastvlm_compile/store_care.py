@@ -28,20 +28,28 @@ class StoredEntry:
     peak_memory_bytes: int
     recipes: tuple[str, ...]
     """Whose latest build stands on it."""
+    unfinished: bool = False
+    """Whether these are pieces of an entry that is not there yet."""
 
 
 def inventory(store: Store) -> tuple[StoredEntry, ...]:
-    """All entries, sorted by stage.
+    """All entries, sorted by stage, and what is kept of unfinished ones.
 
     Raises:
         StoreError: there is no store, or a record of a build is damaged.
     """
     store.check_schema()
     users: dict[str, list[str]] = {}
+    begun: dict[str, list[str]] = {}
     for recipe in recorded_recipes(store):
-        for key in load_record(store, recipe).entry_keys():
+        record = load_record(store, recipe)
+        for key in record.entry_keys():
             users.setdefault(key, []).append(recipe)
-    entries = (_stored(store, key, tuple(users.get(key, ()))) for key in store.entry_keys())
+        for key in record.begun.values():
+            begun.setdefault(key, []).append(recipe)
+    entries = [_stored(store, key, tuple(users.get(key, ()))) for key in store.entry_keys()]
+    for key, stage in store.unfinished.stages().items():
+        entries.append(_unfinished(store, key, stage, tuple(begun.get(key, ()))))
     return tuple(sorted(entries, key=lambda entry: (entry.stage, entry.key)))
 
 
@@ -92,7 +100,10 @@ def collect(store: Store, *, keep_days: float, now_s: float) -> tuple[StoredEntr
             )
         doomed = unused(store, keep_days=keep_days, now_s=now_s)
         for entry in doomed:
-            store.disk.remove(store.root / "entries" / entry.key)
+            if entry.unfinished:
+                store.unfinished.drop(entry.key)
+            else:
+                store.disk.remove(store.root / "entries" / entry.key)
         store.sweep()
         _drop_traces(store)
     return doomed
@@ -100,7 +111,7 @@ def collect(store: Store, *, keep_days: float, now_s: float) -> tuple[StoredEntr
 
 def _drop_traces(store: Store) -> None:
     """Files that belong to entries which are gone, and half-written files of killed builds."""
-    keys = set(store.entry_keys())
+    keys = {*store.entry_keys(), *store.unfinished.stages()}
     short_keys = {key[:12] for key in keys}
     for path in (store.root / "logs").glob("*.log"):
         if path.stem.rpartition("-")[2] not in short_keys:
@@ -111,7 +122,7 @@ def _drop_traces(store: Store) -> None:
             if is_key and path.stem not in keys:
                 path.unlink()
     for path in store.root.rglob(f"{ASIDE}*"):
-        if not path.is_relative_to(store.root / "entries"):
+        if not any(path.is_relative_to(store.root / place) for place in ("entries", "kept")):
             path.unlink()
 
 
@@ -135,6 +146,21 @@ def _stored(store: Store, key: str, recipes: tuple[str, ...]) -> StoredEntry:
         duration_s=manifest.duration_s,
         peak_memory_bytes=manifest.peak_memory_bytes,
         recipes=recipes,
+    )
+
+
+def _unfinished(store: Store, key: str, stage: str, recipes: tuple[str, ...]) -> StoredEntry:
+    folder = store.unfinished.folder(key)
+    stats = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    return StoredEntry(
+        key=key,
+        stage=stage,
+        size_bytes=sum(stat.st_size for stat in stats),
+        finished_s=max((stat.st_mtime for stat in stats), default=_finished_s(folder)),
+        duration_s=0.0,
+        peak_memory_bytes=0,
+        recipes=recipes,
+        unfinished=True,
     )
 
 

@@ -18,6 +18,8 @@ class EntryManifest:
     files: tuple[FileRecord, ...]
     duration_s: float
     peak_memory_bytes: int
+    resumed: bool = False
+    """Whether a build that was killed had done some of the work, so that the cost is not all."""
 
 
 @dataclass(frozen=True, kw_only=True)

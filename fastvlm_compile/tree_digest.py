@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 _CLOCK_RESOLUTION_NS = 50_000_000
@@ -121,6 +121,16 @@ def read_tree(folder: Path, memo: StatMemo, *, hidden: bool) -> Tree:
                 kept[name] = (before, sha256)
         records.append(FileRecord(path=name, size_bytes=before.size_bytes, sha256=sha256))
     return Tree(files=tuple(records), memo=StatMemo(files=kept))
+
+
+def unlinked_elsewhere(folder: Path, memo: StatMemo) -> StatMemo:
+    """The memo after hard links of its files were removed, which changes nothing but ctimes."""
+    files = {}
+    for name, (before, sha256) in memo.files.items():
+        now = FileStat.of(folder / name)
+        if replace(now, ctime_ns=before.ctime_ns) == before:
+            files[name] = (now, sha256)
+    return StatMemo(files=files)
 
 
 def sha256_of(path: Path) -> str:

@@ -96,6 +96,8 @@ def verdicts(plan: Plan, store: Store, record: BuildRecord) -> Iterator[Verdict]
             reasons = inspector.reasons(stage, ingredients, record)
             if isinstance(found, Damage):
                 reasons = (f"entry corrupt: {found.problem}",)
+            if store.unfinished.holds(key):
+                reasons = (*reasons, "some of its work is kept")
             yield Verdict(stage=stage.name, key=key, entry=None, reasons=reasons)
 
 

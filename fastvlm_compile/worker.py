@@ -21,6 +21,7 @@ from typing import IO, Literal, get_type_hints
 
 from fastvlm_compile.durable import explain
 from fastvlm_compile.errors import StoreError
+from fastvlm_compile.kept import KeptWork
 from fastvlm_compile.structure import from_plain, to_plain
 from reference.errors import UserError
 
@@ -38,6 +39,8 @@ class Request:
     """Absolute folder, empty."""
     search_path: tuple[str, ...]
     """Where modules are looked for: the parent's `sys.path`."""
+    kept: str = ""
+    """Absolute folder of the pieces of a resumable stage's work; empty for another one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,8 @@ def _run(request: Request, config: object, results: IO[str]) -> Message:
         kind = get_type_hints(function)["config"]
         inputs = {role: Path(folder) for role, folder in request.inputs.items()}
         value = None if kind is types.NoneType else from_plain(config, kind)
-        function(value, inputs, Path(request.out), _Reporter(results))
+        kept = {"kept": KeptWork(folder=Path(request.kept))} if request.kept else {}
+        function(value, inputs, Path(request.out), _Reporter(results), **kept)
     except UserError as error:
         return _user_error(error)
     except OSError as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from reference.kept import NOTHING_KEPT, Arrays, Kept
 from reference.lockstep import greedy_together, logits_together
 from reference.preprocess import preprocess
 from reference.prompt import PromptTokenizer, encode_prompt
@@ -42,6 +43,7 @@ class _Run:
     model: "FastVLM"
     tokenizer: PromptTokenizer
     contract: GoldenContract
+    kept: Kept
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
     def pixels(self, image_id: str) -> torch.Tensor:
@@ -63,6 +65,8 @@ def run_reference(
     inputs: GoldenInputs,
     out: Path,
     progress: Progress,
+    *,
+    kept: Kept = NOTHING_KEPT,
 ) -> None:
     """Computes and writes the goldens: images one at a time, prompts layer by layer.
 
@@ -72,11 +76,13 @@ def run_reference(
         inputs: what to run.
         out: an empty directory.
         progress: told of every image, case and task scene, and of answers at once.
+        kept: what an earlier run of the same has left: images, and passes of the language model.
 
     Raises:
         GenerationError: the reference itself gives logits that are not finite.
     """
-    run = _Run(model=model, tokenizer=tokenizer, contract=_contract(inputs.plan, model, tokenizer))
+    contract = _contract(inputs.plan, model, tokenizer)
+    run = _Run(model=model, tokenizer=tokenizer, contract=contract, kept=kept)
     steps = Steps(progress, _num_steps(inputs))
     for image_id, image in inputs.images.items():
         steps.begin(f"image {image_id}")
@@ -139,9 +145,16 @@ def _num_steps(inputs: GoldenInputs) -> int:
 def _run_vision(run: _Run, image_id: str, image: "Image", size: int) -> None:
     pixels = preprocess(image, size=size, fit=run.contract.fit)
     run.arrays[f"images/{image_id}/pixel_values"] = pixels
-    features = run.model.vision_tower(run.pixels(image_id))
-    run.arrays[f"images/{image_id}/vision_features"] = features[0].numpy()
-    run.arrays[f"images/{image_id}/image_features"] = run.model.project(features)[0].numpy()
+
+    def encode(_: Kept) -> Arrays:
+        features = run.model.vision_tower(run.pixels(image_id))
+        return {
+            "vision_features": features[0].numpy(),
+            "image_features": run.model.project(features)[0].numpy(),
+        }
+
+    for name, array in run.kept.arrays(f"image {image_id}", encode).items():
+        run.arrays[f"images/{image_id}/{name}"] = array
 
 
 def _keep_embedding(run: _Run) -> None:
@@ -174,7 +187,9 @@ def _run_cases(run: _Run, inputs: GoldenInputs, steps: Steps) -> tuple[GoldenCas
         run.model.splice(torch.from_numpy(each)[None], run.features(case.image_ids))
         for each, case in zip(ids, inputs.cases, strict=True)
     ]
-    answers = greedy_together(run.model.language, prompts, run.contract.greedy())
+    answers = greedy_together(
+        run.model.language, prompts, run.contract.greedy(), kept=run.kept.part("cases")
+    )
     sequences = [
         _Sequence(case=case, prompt_ids=each, prompt=prompt, token_ids=answer, generated=True)
         for case, each, prompt, answer in zip(inputs.cases, ids, prompts, answers, strict=True)
@@ -204,11 +219,11 @@ def _keep_cases(run: _Run, sequences: list[_Sequence], steps: Steps) -> tuple[Go
         torch.cat([each.prompt, run.model.embed(torch.tensor([each.token_ids]).long())], dim=1)
         for each in sequences
     ]
+    kept = run.kept.part("logits of cases")
     num_last = max(1, MAX_LOGIT_VALUES // run.model.config.text.vocab_size)
     cases = []
-    for each, whole, logits in zip(
-        sequences, embeds, logits_together(run.model.language, embeds, num_last), strict=True
-    ):
+    together = logits_together(run.model.language, embeds, num_last, kept=kept)
+    for each, whole, logits in zip(sequences, embeds, together, strict=True):
         steps.begin(f"prompt {each.case.id}")
         run.arrays[f"cases/{each.case.id}/prompt_ids"] = each.prompt_ids
         run.arrays[f"cases/{each.case.id}/inputs_embeds"] = whole[0].numpy()
@@ -234,14 +249,16 @@ def _run_tasks(run: _Run, scenes: tuple[TaskScene, ...], steps: Steps) -> tuple[
         steps.begin(f"questions about {scene.id}")
         run.arrays[f"tasks/{scene.id}/image"] = np.asarray(scene.image.convert("RGB"))
         pixels = preprocess(scene.image, size=run.contract.image_size, fit=run.contract.fit)
-        features = run.model.encode_image(torch.from_numpy(pixels)[None])
+        features = _features(run, scene, torch.from_numpy(pixels)[None])
         for prompt, question in scene.questions:
             ids = encode_prompt(prompt, run.tokenizer, num_images=1)
             asked.append((scene, question, ids))
             prompts.append(run.model.splice(torch.from_numpy(ids)[None], features))
     if scenes:
         steps.begin(f"answers to {len(prompts)} questions")
-    answers = greedy_together(run.model.language, prompts, run.contract.greedy())
+    answers = greedy_together(
+        run.model.language, prompts, run.contract.greedy(), kept=run.kept.part("tasks")
+    )
     return tuple(
         TaskQuestion(
             scene_id=scene.id,
@@ -253,3 +270,13 @@ def _run_tasks(run: _Run, scenes: tuple[TaskScene, ...], steps: Steps) -> tuple[
         )
         for (scene, question, ids), token_ids in zip(asked, answers, strict=True)
     )
+
+
+def _features(run: _Run, scene: TaskScene, pixels: torch.Tensor) -> torch.Tensor:
+    """[1, T, H] of a scene's image [1, 3, S, S]."""
+
+    def encode(_: Kept) -> Arrays:
+        return {"features": run.model.encode_image(pixels).numpy()}
+
+    made = run.kept.arrays(f"image of {scene.id}", encode)
+    return torch.from_numpy(made["features"])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from reference.fastvithd import NUM_STAGES
+from reference.kept import NOTHING_KEPT, Arrays, Kept
 from reference.qwen2 import attention_bias, rotary_embedding
 from validation.goldens import GoldenCase, Goldens
 from validation.layer_curves import LayerCurve, LayerError, Part
@@ -39,6 +40,7 @@ def measure_layers(
     executor: str,
     goldens: Goldens,
     progress: Progress,
+    kept: Kept = NOTHING_KEPT,
 ) -> LayerCurve:
     """Runs one golden case through both.
 
@@ -49,12 +51,13 @@ def measure_layers(
         executor: what runs them, by name and version.
         goldens: the inputs.
         progress: told of every place that was compared.
+        kept: the states of both behind the last place that an earlier run has come to.
     """
     case = layer_case(goldens)
     image = _image(goldens, case)
     num_places = (NUM_STAGES + 1 if image else 0) + goldens.shape.num_layers
     errors: list[LayerError] = []
-    for error in _errors((original, model), goldens, case, image):
+    for error in _errors((original, model), goldens, case, image, kept):
         errors.append(error)
         progress(len(errors), num_places, f"compared {error.part} {error.name}")
     return LayerCurve(
@@ -63,16 +66,20 @@ def measure_layers(
 
 
 def _errors(
-    models: "tuple[FastVLM, FastVLM]", goldens: Goldens, case: GoldenCase, image: str
+    models: "tuple[FastVLM, FastVLM]",
+    goldens: Goldens,
+    case: GoldenCase,
+    image: str,
+    kept: Kept,
 ) -> Iterator[LayerError]:
     """The tower's, then the decoder's."""
     if image:
         pixels = torch.from_numpy(goldens.pixel_values(image))[None]
         tower, quantized_tower = (tower_layers(each.vision) for each in models)
-        yield from layer_errors("vision", tower, quantized_tower, pixels)
+        yield from layer_errors("vision", tower, quantized_tower, pixels, kept=kept)
     embeds = torch.from_numpy(goldens.inputs_embeds(case))[None]
     decoder, quantized_decoder = (decoder_layers(each.language, embeds) for each in models)
-    yield from layer_errors("decoder", decoder, quantized_decoder, embeds)
+    yield from layer_errors("decoder", decoder, quantized_decoder, embeds, kept=kept)
 
 
 def layer_case(goldens: Goldens) -> GoldenCase:
@@ -82,7 +89,12 @@ def layer_case(goldens: Goldens) -> GoldenCase:
 
 
 def layer_errors(
-    part: Part, reference: Iterable[Named], candidate: Iterable[Named], start: Tensor
+    part: Part,
+    reference: Iterable[Named],
+    candidate: Iterable[Named],
+    start: Tensor,
+    *,
+    kept: Kept = NOTHING_KEPT,
 ) -> Iterator[LayerError]:
     """The relative L2 error at every place of two stacks that are given the same.
 
@@ -91,13 +103,25 @@ def layer_errors(
         reference, candidate: layers in the order in which they run, equal in number and names; each
             is used once and may be made on the way.
         start: what the first layers take.
+        kept: both states behind each place, whose layers are then not run again.
     """
     expected = found = start
     pairs = zip(reference, candidate, strict=True)
     for name, layers in groupby(pairs, key=lambda pair: pair[0][0]):
-        for (_, layer), (other, quantized) in layers:
-            assert name == other, "two models of one structure"
-            expected, found = layer(expected), quantized(found)
+        stacked = list(layers)
+        assert all(name == other for _, (other, _) in stacked), "two models of one structure"
+
+        def run(
+            _: Kept,
+            states: tuple[Tensor, Tensor] = (expected, found),
+            stacked: "list[tuple[Named, Named]]" = stacked,
+        ) -> Arrays:
+            for (_name, layer), (_other, quantized) in stacked:
+                states = layer(states[0]), quantized(states[1])
+            return {"expected": states[0].numpy(), "found": states[1].numpy()}
+
+        made = kept.arrays(f"{part} behind {name}", run)
+        expected, found = (torch.from_numpy(made[each]) for each in ("expected", "found"))
         error = tensor_metrics(expected.numpy(), found.numpy()).relative_l2
         yield LayerError(part=part, name=name, relative_l2=error)
 

@@ -49,7 +49,7 @@ def ls(*, store_root: Path, as_json: bool) -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Show what would go and remove nothing.")
 def gc(*, store_root: Path, keep_days: float, dry_run: bool) -> None:
-    """Remove entries that the latest build of no recipe stands on."""
+    """Remove entries, and pieces of unfinished ones, that no recipe's latest build needs."""
     from fastvlm_compile.store import Store
     from fastvlm_compile.store_care import collect, unused
 
@@ -86,7 +86,7 @@ def _line(entry: "StoredEntry") -> str:
 
     age_days = (time.time() - entry.finished_s) / _DAY_S
     users = ", ".join(entry.recipes) or "-"
-    name = entry.stage or "(damaged)"
+    name = f"{entry.stage} (unfinished)" if entry.unfinished else entry.stage or "(damaged)"
     size = format_bytes(entry.size_bytes)
     return f"{name:<28}  {entry.key[:12]}  {size:>9}  {age_days:6.1f} d  {users}"
 

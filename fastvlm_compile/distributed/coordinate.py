@@ -137,6 +137,9 @@ class Coordinator:
             self._file(stage, ingredients, found, restored=True)
             self.workshop.reporter.tell(stage.name, "hit")
         else:
+            if stage.resumable:
+                self.record = self.record.with_begun(ingredients)
+                save_record(self.workshop.store, self.workshop.plan.recipe, self.record)
             reporter = self.workshop.reporter.beside()
             self._submit(
                 Running(

@@ -82,11 +82,21 @@ class Mirror(Store):
                 self._held.discard(held)
 
     def commit(
-        self, staging: Path, ingredients: Ingredients, *, duration_s: float, peak_memory_bytes: int
+        self,
+        staging: Path,
+        ingredients: Ingredients,
+        *,
+        duration_s: float,
+        peak_memory_bytes: int,
+        resumed: bool = False,
     ) -> Entry:
         """As `Store.commit`, on both sides."""
         entry = super().commit(
-            staging, ingredients, duration_s=duration_s, peak_memory_bytes=peak_memory_bytes
+            staging,
+            ingredients,
+            duration_s=duration_s,
+            peak_memory_bytes=peak_memory_bytes,
+            resumed=resumed,
         )
         self._send(entry)
         return entry

@@ -92,7 +92,9 @@ def outcomes_recorded(
         for name, ingredients in record.stages.items():
             manifest = store.manifest(ingredients.key)
             is_new = not record.restored.get(name, True) and ingredients.key not in before
-            if is_new and name in estimates and isinstance(manifest, EntryManifest):
+            if not (is_new and name in estimates and isinstance(manifest, EntryManifest)):
+                continue
+            if not manifest.resumed:  # what the rest took is no measure of the whole
                 found[name] = StageOutcome(
                     key=ingredients.key, estimate=estimates[name], outcome=outcome_of(manifest)
                 )

@@ -81,9 +81,9 @@ class Bench:
             return "nothing"
         return need_of(self._choices[name])
 
-    def pending(self) -> bool:
-        """Whether any tensor still waits for its inputs to be seen."""
-        return any(self.need(name) != "nothing" for name in self._observed)
+    def pending(self) -> frozenset[str]:
+        """The tensors that still wait for their inputs to be seen."""
+        return frozenset(name for name in self._observed if self.need(name) != "nothing")
 
     def quantize(self, name: str, moments: InputMoments | None = None) -> None:
         """Quantize a tensor if that is chosen and not done yet.

@@ -5,6 +5,7 @@ The activations that reach a layer come through the quantized layers before it, 
 those of its own unquantized weights.
 """
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -14,6 +15,7 @@ from fastvlm_compile.quantize.bench import Bench
 from fastvlm_compile.quantize.hessians import InputMoments
 from reference.checkpoint.names import EMBED_TOKENS, LM_HEAD
 from reference.config import Qwen2Config
+from reference.kept import NOTHING_KEPT, Kept
 from reference.qwen2 import DecoderLayer, RMSNorm, attention_bias, rotary_embedding
 
 _SHARING_INPUTS: Mapping[str, tuple[str, ...]] = {
@@ -24,21 +26,47 @@ _SHARING_INPUTS: Mapping[str, tuple[str, ...]] = {
 }
 """The first of a layer's linears that see the same inputs -> all of them."""
 
+_INPUTS = "inputs of layer"
+"""The name of what is kept; behind the last layer it is the head that takes them."""
 
-def quantize_decoder(bench: Bench, hidden: list[Tensor]) -> None:
-    """Quantize every decoder layer and the head for the prompts that they will see.
+
+def quantize_decoder(
+    bench: Bench, first_layer: int, hidden: list[Tensor], kept: Kept = NOTHING_KEPT
+) -> None:
+    """Quantize decoder layers and the head for the prompts that they will see.
 
     Args:
         bench: weights and choices.
-        hidden: [L, H] of each prompt, float32; used up: afterwards it holds other layers' outputs.
+        first_layer: those before it are quantized.
+        hidden: what it is given, [L, H] of each prompt, float32; used up: afterwards it holds other
+            layers' outputs.
+        kept: what the layer after the last finished one is given.
     """
     config = bench.config.text
-    for index in range(config.num_hidden_layers):
+    for index in range(first_layer, config.num_hidden_layers):
         if not bench.pending():
             return
         bench.tell(f"calibrate layer {index}")
         _quantize_layer(bench, f"model.layers.{index}.", hidden)
+        kept.keep_state(_INPUTS, index + 1, {str(row): x.numpy() for row, x in enumerate(hidden)})
     _quantize_head(bench, hidden)
+
+
+def kept_inputs(bench: Bench, kept: Kept) -> tuple[int, list[Tensor]] | None:
+    """A layer and what it is given, if an earlier run came so far and all before it is done."""
+    found = kept.last_state(_INPUTS)
+    if found is None or any(_waits_before(name, found[0]) for name in bench.pending()):
+        return None
+    first_layer, hidden = found
+    return first_layer, [torch.from_numpy(hidden[str(row)]) for row in range(len(hidden))]
+
+
+def _waits_before(name: str, layer: int) -> bool:
+    """Whether a tensor sees its inputs before a layer does; the head comes last."""
+    match = re.match(r"model\.layers\.(\d+)\.", name)
+    if match is None:
+        return name not in (EMBED_TOKENS, LM_HEAD)
+    return int(match[1]) < layer
 
 
 def _quantize_layer(bench: Bench, prefix: str, hidden: list[Tensor]) -> None:

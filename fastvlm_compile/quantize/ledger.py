@@ -3,12 +3,16 @@
 Beside each finished tensor a record says how it was made: an index of one entry, in a folder that
 is named by the digest of all that the result depends on. A record is written after its tensor and
 removed before a tensor is written over, so that it never speaks of other codes than those there.
+Where the records have a folder of their own, the finished directory is another one, to which the
+tensors are linked: until that is safe, they can be taken again.
 """
 
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from fastvlm_compile.durable import sync_file
+from fastvlm_compile.kept import link_file
 from fastvlm_compile.quantize.choice import Choice
 from fastvlm_compile.quantize.scheme import Shape
 from fastvlm_compile.quantize.tensor import QuantizedTensor
@@ -57,10 +61,11 @@ class Ledger:
     def put(
         self, name: str, tensor: QuantizedTensor, entry: QuantizedEntry, *, context: str
     ) -> None:
-        """Write a tensor, then its record."""
+        """Write a tensor, then its record: after a power cut only where the tensor is."""
         for stale in (self._folder / _RECORDS).glob(f"*/{name}"):
             shutil.rmtree(stale)
         write_tensor(self._folder, name, tensor)
+        sync_file(self._folder / file_name(name))
         record = self._record(name, context)
         record.mkdir(parents=True)
         write_index(record, {name: entry})
@@ -71,8 +76,13 @@ class Ledger:
         folders = {name: self._folder}
         return QuantizedWeights(entries=self.entries, folders=folders).read(name)
 
-    def finish(self) -> Mapping[str, QuantizedEntry]:
-        """Remove what does not belong to the entries, write the index, drop the records."""
+    def finish(self, out: Path) -> Mapping[str, QuantizedEntry]:
+        """Make `out` the finished directory; where it is the ledger's own, the records go."""
+        if out != self._folder:
+            for name in self.entries:
+                link_file(self._folder / file_name(name), out / file_name(name))
+            write_index(out, self.entries)
+            return self.entries
         wanted = {file_name(name) for name in self.entries} | {_RECORDS}
         for path in self._folder.iterdir():
             if path.name not in wanted:

@@ -20,15 +20,18 @@ from reference.checkpoint.names import (
     VISION_PREFIX,
 )
 from reference.fastvithd import FastViTHD
+from reference.kept import NOTHING_KEPT, Arrays, Kept
 from reference.prompt import IMAGE_SENTINEL
 
 
-def prompt_embeds(bench: Bench, calibration: Calibration) -> list[Tensor]:
+def prompt_embeds(
+    bench: Bench, calibration: Calibration, kept: Kept = NOTHING_KEPT
+) -> list[Tensor]:
     """Float32 [L, H] of every case; quantizes the projector and an untied embedding on the way.
 
-    The vision tower must have been quantized before.
+    The vision tower must have been quantized before. What it makes of each image is kept.
     """
-    features = _project(bench, _tower_features(bench, calibration))
+    features = _project(bench, _tower_features(bench, calibration, kept))
     if not bench.tied:
         bench.quantize(EMBED_TOKENS)
     used = sorted({token for case in calibration.cases for token in case.token_ids})
@@ -38,14 +41,19 @@ def prompt_embeds(bench: Bench, calibration: Calibration) -> list[Tensor]:
     return [_splice(case, table, features) for case in calibration.cases]
 
 
-def _tower_features(bench: Bench, calibration: Calibration) -> dict[str, Tensor]:
+def _tower_features(bench: Bench, calibration: Calibration, kept: Kept) -> dict[str, Tensor]:
     """[T, C] of each image; the tower is loaded for them and dropped."""
     tower = _load_tower(bench)
     features = {}
     for image_id in calibration.index.image_ids:
         bench.tell(f"calibration image {image_id}")
         pixels = torch.from_numpy(calibration.pixel_values(image_id))[None]
-        features[image_id] = tower(pixels)[0].flatten(1).T.contiguous()
+
+        def encode(_: Kept, pixels: Tensor = pixels) -> Arrays:
+            return {"features": tower(pixels)[0].flatten(1).T.contiguous().numpy()}
+
+        made = kept.arrays(f"features of {image_id}", encode)
+        features[image_id] = torch.from_numpy(made["features"])
     return features
 
 

@@ -17,13 +17,14 @@ from fastvlm_compile.progress import Progress, silent
 from fastvlm_compile.quantize.bench import Bench
 from fastvlm_compile.quantize.calibration import Calibration
 from fastvlm_compile.quantize.choice import Choice, uses_inputs
-from fastvlm_compile.quantize.layers import quantize_decoder
+from fastvlm_compile.quantize.layers import kept_inputs, quantize_decoder
 from fastvlm_compile.quantize.ledger import Ledger
 from fastvlm_compile.quantize.methods import ChoiceError, check_choice, is_observed
 from fastvlm_compile.quantize.prompt_embeds import prompt_embeds
 from fastvlm_compile.quantize.weights_file import QuantizedWeights, open_quantized
 from reference.checkpoint.names import LM_HEAD, VISION_PREFIX
 from reference.errors import CheckpointError
+from reference.kept import NOTHING_KEPT, Kept
 
 if TYPE_CHECKING:
     from reference.checkpoint.tensors import Checkpoint
@@ -36,12 +37,14 @@ def quantize_checkpoint(
     calibration: Calibration | None,
     out: Path,
     progress: Progress,
+    *,
+    kept: Kept = NOTHING_KEPT,
 ) -> QuantizedWeights:
     """Quantize the chosen tensors of a checkpoint into the directory of `weights_file`.
 
-    What an interrupted run left in `out` is kept as far as it was made from the same tensors,
-    choices and calibration inputs. Inputs of linear layers are gathered only if a choice asks for
-    them (`choice.uses_inputs`); then `search` weighs by them, too.
+    What an interrupted run left is taken as far as it was made from the same tensors, choices and
+    calibration inputs: tensors in `out`, or what it kept. Inputs of linear layers are gathered only
+    if a choice asks for them (`choice.uses_inputs`); then `search` weighs by them, too.
 
     Args:
         checkpoint: its tensors are memory-mapped and read one at a time.
@@ -50,6 +53,7 @@ def quantize_checkpoint(
         calibration: None if no choice asks for inputs.
         out: an empty directory, or one that an interrupted run left.
         progress: told of every tensor, and of images and layers in between.
+        kept: the tensors that are finished, and what the next layer is given.
 
     Raises:
         ChoiceError, SchemeError: a tensor cannot be quantized as chosen; nothing was written.
@@ -58,7 +62,7 @@ def quantize_checkpoint(
     """
     chosen = _checked(checkpoint, choices)
     observed = _observed(checkpoint, chosen, calibration)
-    ledger = Ledger(out)
+    ledger = Ledger(kept.workplace(out))
     bench = Bench(
         checkpoint,
         choices=chosen,
@@ -71,11 +75,13 @@ def quantize_checkpoint(
         if name.startswith(VISION_PREFIX):
             bench.quantize(name)
     if calibration is not None and bench.pending():
-        hidden = prompt_embeds(bench, calibration)
-        quantize_decoder(bench, hidden)
+        given = kept_inputs(bench, kept)
+        if given is None:
+            given = 0, prompt_embeds(bench, calibration, kept)
+        quantize_decoder(bench, *given, kept)
     for name in chosen:
         bench.quantize(name)
-    ledger.finish()
+    ledger.finish(out)
     bench.tell("done")
     return open_quantized(out)
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from fastvlm_compile.progress import Progress
 from fastvlm_compile.quantize.roles import Role
+from reference.kept import NOTHING_KEPT, Kept
 
 CoreMLPart = Literal["vision", "projector", "embedding", "decoder"]
 
@@ -27,7 +28,11 @@ class CompressConfig:
 
 
 def compress(
-    config: CompressConfig, inputs: Mapping[str, Path], out: Path, progress: Progress
+    config: CompressConfig,
+    inputs: Mapping[str, Path],
+    out: Path,
+    progress: Progress,
+    kept: Kept = NOTHING_KEPT,
 ) -> None:
     """Write a part again under the same names, compressed; everything else in it is as it was.
 
@@ -37,6 +42,7 @@ def compress(
             tell whether the head is the embedding.
         out: an empty directory.
         progress: told of each package and weight.
+        kept: the decoder's packages that were made before a kill.
     """
     from fastvlm_compile.export.coreml.compress.embedding import compress_embedding
     from fastvlm_compile.export.coreml.compress.packages import (
@@ -53,7 +59,7 @@ def compress(
     tied = open_checkpoint(inputs["weights"]).tied
     folder = inputs["packages"]
     if config.part == "decoder":
-        compress_decoder(folder, quantized, out, progress, tied=tied)
+        compress_decoder(folder, quantized, out, progress, tied=tied, kept=kept)
     else:
         write = {
             "vision": compress_vision,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from fastvlm_compile.progress import Progress
+from reference.kept import NOTHING_KEPT, Kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,11 @@ class CoreMLProjectorConfig:
 
 
 def decoder(
-    config: CoreMLDecoderConfig, inputs: Mapping[str, Path], out: Path, progress: Progress
+    config: CoreMLDecoderConfig,
+    inputs: Mapping[str, Path],
+    out: Path,
+    progress: Progress,
+    kept: Kept = NOTHING_KEPT,
 ) -> None:
     """Write `decoder.mlpackage` (or `decoder_1_of_N.mlpackage` ..) and `language.json`.
 
@@ -57,6 +62,7 @@ def decoder(
         inputs: `weights`, a checkpoint in any layout.
         out: an empty directory.
         progress: told of each package.
+        kept: the packages that were made before a kill.
 
     Raises:
         UnsupportedExportError: no packages can have these sizes.
@@ -74,7 +80,7 @@ def decoder(
         max_chunk_mb=config.max_chunk_mb,
         precision=config.precision,
     )
-    export_decoder(packages, checkpoint, out, progress)
+    export_decoder(packages, checkpoint, out, progress, kept=kept)
 
 
 def embedding(

@@ -4,10 +4,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fastvlm_compile.progress import Progress
+from reference.kept import NOTHING_KEPT, Kept
 from validation.golden_plan import GoldenPlan
 
 
-def golden(config: GoldenPlan, inputs: Mapping[str, Path], out: Path, progress: Progress) -> None:
+def golden(
+    config: GoldenPlan,
+    inputs: Mapping[str, Path],
+    out: Path,
+    progress: Progress,
+    kept: Kept = NOTHING_KEPT,
+) -> None:
     """Writes goldens (see `validation.goldens`).
 
     Args:
@@ -16,6 +23,7 @@ def golden(config: GoldenPlan, inputs: Mapping[str, Path], out: Path, progress: 
             `processor/` holds the tokenizer.
         out: an empty directory.
         progress: told of every image, case and task question.
+        kept: what was computed before a kill.
     """
     from reference.loading import load
     from reference.prompt import load_tokenizer
@@ -26,4 +34,4 @@ def golden(config: GoldenPlan, inputs: Mapping[str, Path], out: Path, progress: 
     inputs_to_run = golden_inputs(config)
     tokenizer = load_tokenizer(inputs["checkpoint"] / "processor")
     model = load(inputs["weights"], resident_bytes=RESIDENT_BYTES)
-    run_reference(model, tokenizer, inputs_to_run, out, progress)
+    run_reference(model, tokenizer, inputs_to_run, out, progress, kept=kept)

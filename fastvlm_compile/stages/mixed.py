@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fastvlm_compile.progress import Progress
+from reference.kept import NOTHING_KEPT, Kept
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,6 +129,7 @@ def quantize(
     inputs: Mapping[str, Path],
     out: Path,
     progress: Progress,
+    kept: Kept = NOTHING_KEPT,
 ) -> None:
     """Write quantized weights (see `fastvlm_compile.quantize.weights_file`).
 
@@ -136,6 +138,7 @@ def quantize(
         inputs: `weights`, a checkpoint in any layout, `calibration`, and `policy`.
         out: an empty directory.
         progress: told of every tensor.
+        kept: the tensors that were quantized before a kill.
     """
     from fastvlm_compile.quantize.calibration import open_calibration
     from fastvlm_compile.quantize.policy_file import read_choices
@@ -148,6 +151,7 @@ def quantize(
         open_calibration(inputs["calibration"]),
         out,
         progress,
+        kept=kept,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fastvlm_compile.progress import Progress
+from reference.kept import NOTHING_KEPT, Kept
 
 if TYPE_CHECKING:
     from validation.goldens import Goldens
@@ -70,7 +71,11 @@ class ReferenceParityConfig:
 
 
 def reference(
-    config: ReferenceParityConfig, inputs: Mapping[str, Path], out: Path, progress: Progress
+    config: ReferenceParityConfig,
+    inputs: Mapping[str, Path],
+    out: Path,
+    progress: Progress,
+    kept: Kept = NOTHING_KEPT,
 ) -> None:
     """Runs the reference with dequantized weights; writes `parity.json`: what quantization costs.
 
@@ -83,6 +88,7 @@ def reference(
             and its quantized tensors: `quantized_language`, maybe `quantized_vision`.
         out: an empty directory.
         progress: told of every image, case, task scene and layer.
+        kept: what was computed before a kill.
     """
     from fastvlm_compile.quantize.source import DequantizedCheckpoint
     from fastvlm_compile.quantize.weights_file import open_quantized
@@ -112,6 +118,7 @@ def reference(
         goldens=goldens,
         tokenizer=load_tokenizer(inputs["checkpoint"] / "processor"),
         progress=progress,
+        kept=kept,
     )
     write_outputs(out, outputs)
     curve = measure_layers(
@@ -120,6 +127,7 @@ def reference(
         executor=outputs.executor,
         goldens=goldens,
         progress=progress,
+        kept=kept.part("layers"),
     )
     write_layers(out / LAYERS_FILE, LayerReport(curves=(curve,)))
     write_parity(out / PARITY_FILE, ParityReport(measurements=measurements))

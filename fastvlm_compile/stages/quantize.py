@@ -10,6 +10,7 @@ from fastvlm_compile.quantize.choice import Method
 from fastvlm_compile.quantize.presets import Rule
 from fastvlm_compile.quantize.roles import Role
 from fastvlm_compile.quantize.scheme import Affine, Palette
+from reference.kept import NOTHING_KEPT, Kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,11 @@ def calibration(
 
 
 def quantize(
-    config: QuantizeConfig, inputs: Mapping[str, Path], out: Path, progress: Progress
+    config: QuantizeConfig,
+    inputs: Mapping[str, Path],
+    out: Path,
+    progress: Progress,
+    kept: Kept = NOTHING_KEPT,
 ) -> None:
     """Write quantized weights (see `fastvlm_compile.quantize.weights_file`).
 
@@ -81,6 +86,7 @@ def quantize(
             no rule uses inputs (`fastvlm_compile.quantize.choice.uses_inputs`).
         out: an empty directory.
         progress: told of every tensor, and of images and layers in between.
+        kept: the tensors that were quantized before a kill.
     """
     from fastvlm_compile.quantize.calibration import open_calibration
     from fastvlm_compile.quantize.presets import resolve
@@ -92,4 +98,4 @@ def quantize(
     choices = resolve(tuple(rule.rule() for rule in config.rules), shapes)
     folder = inputs.get("calibration")
     opened = None if folder is None else open_calibration(folder)
-    quantize_checkpoint(checkpoint, choices, opened, out, progress)
+    quantize_checkpoint(checkpoint, choices, opened, out, progress, kept=kept)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from reference.decoding import GenerationSettings, Ids, Logits, Session
+from reference.kept import NOTHING_KEPT, Kept
 from reference.lockstep import greedy_together
 from validation.runtimes.base import Floats
 from validation.runtimes.torch_runtime import TorchRuntime
@@ -25,8 +26,10 @@ class ForeseeingRuntime(TorchRuntime):
         super().__init__(model)
         self._foreseen: dict[bytes, tuple[list[Logits], GenerationSettings]] = {}
 
-    def foresee(self, prompts: Sequence[Floats], settings: GenerationSettings) -> None:
-        """Decode prompts [1, L, H] with greedy settings.
+    def foresee(
+        self, prompts: Sequence[Floats], settings: GenerationSettings, kept: Kept = NOTHING_KEPT
+    ) -> None:
+        """Decode prompts [1, L, H] with greedy settings; what an earlier run has kept, is taken.
 
         Raises:
             GenerationError: a logit is not finite.
@@ -37,6 +40,7 @@ class ForeseeingRuntime(TorchRuntime):
             [torch.from_numpy(each) for each in prompts],
             settings,
             on_logits=lambda number, logits: rows[number].append(logits),
+            kept=kept,
         )
         self._foreseen = {
             prompt.tobytes(): (given, settings) for prompt, given in zip(prompts, rows, strict=True)

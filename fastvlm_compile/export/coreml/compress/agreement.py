@@ -4,6 +4,7 @@ A constant and the tensor in its place differ by what quantization cost, which t
 down. Another tensor's codes, or those of another checkpoint, differ by far more.
 """
 
+import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -54,6 +55,16 @@ class Agreement:
             difference += _square(expected - piece.dequantize())
             weight += _square(expected)
         self._sums[name] = (difference, weight)
+
+    def to_json(self) -> str:
+        """The sums, for `learn`."""
+        return json.dumps(self._sums)
+
+    def learn(self, sums: str) -> None:
+        """Add what another one learnt of further rows."""
+        for name, (more_difference, more_weight) in json.loads(sums).items():
+            difference, weight = self._sums.get(name, (0.0, 0.0))
+            self._sums[name] = (difference + more_difference, weight + more_weight)
 
     def check(self, entries: Mapping[str, QuantizedEntry]) -> None:
         """Hold what was learnt against what the quantizer wrote down.

@@ -30,6 +30,7 @@ from fastvlm_compile.export.errors import ExportError
 from fastvlm_compile.progress import Progress
 from fastvlm_compile.quantize.weights_file import QuantizedWeights
 from reference.checkpoint.names import EMBED_TOKENS, LM_HEAD
+from reference.kept import NOTHING_KEPT, Kept
 from validation.runtimes.language_layout import ChunkLayout, read_layout
 
 
@@ -61,7 +62,13 @@ def compress_projector(
 
 
 def compress_decoder(
-    folder: Path, quantized: QuantizedWeights, out: Path, progress: Progress, *, tied: bool
+    folder: Path,
+    quantized: QuantizedWeights,
+    out: Path,
+    progress: Progress,
+    *,
+    tied: bool,
+    kept: Kept = NOTHING_KEPT,
 ) -> None:
     """`decoder*.mlpackage` of `folder` with the quantized layers and head, and `language.json`.
 
@@ -71,6 +78,7 @@ def compress_decoder(
         out: where to.
         progress: told of each package.
         tied: whether the head is the embedding, so that its tensor is the embedding's.
+        kept: the packages that an earlier run of the same has left.
 
     Raises:
         SchemeError, ExportError: as `compress_vision`; also where a group of channels that share a
@@ -83,7 +91,13 @@ def compress_decoder(
         source = folder / chunk.package
         targets = _chunk_targets(chunk, quantized, package_precision(source), tied=tied)
         placed |= {target.name for target in targets.values()}
-        compress_package(_job(source, targets, quantized, agreement), out, progress)
+        job = _job(source, targets, quantized, Agreement())
+
+        def make(aside: Path, job: Job = job) -> str:
+            compress_package(job, aside, progress)
+            return job.agreement.to_json()
+
+        agreement.learn(kept.files(chunk.package, make, out))
     _check_placed(folder, placed, quantized, tied=tied)
     agreement.check(quantized.entries)
     shutil.copyfile(folder / LANGUAGE_FILE, out / LANGUAGE_FILE)

@@ -1,7 +1,5 @@
 """The language model as Core ML packages with the file that describes them."""
 
-import shutil
-import tempfile
 from pathlib import Path
 
 from fastvlm_compile.export.aside import run_aside
@@ -17,6 +15,7 @@ from fastvlm_compile.export.coreml.language.plan import (
 )
 from fastvlm_compile.export.weight_source import WeightSource
 from fastvlm_compile.progress import Progress
+from reference.kept import NOTHING_KEPT, Kept
 
 _ASIDE_FROM_BYTES = 32 * 10**6
 """A smaller chunk is sooner converted than another process is started."""
@@ -29,6 +28,7 @@ def export_decoder(
     progress: Progress,
     *,
     aside_from_bytes: int = _ASIDE_FROM_BYTES,
+    kept: Kept = NOTHING_KEPT,
 ) -> None:
     """Write `decoder*.mlpackage` and `language.json`; their bytes follow from the arguments alone.
 
@@ -41,6 +41,7 @@ def export_decoder(
         out: the folder; a package appears in it when it has passed its checks.
         progress: told of each chunk.
         aside_from_bytes: a chunk of this size gets a process of its own.
+        kept: the packages that an earlier run of the same has left.
 
     Raises:
         UnsupportedExportError: no packages can have the sizes asked for.
@@ -51,13 +52,15 @@ def export_decoder(
     for done, chunk in enumerate(chunks):
         name = package_name(chunk, len(chunks))
         progress(done, len(chunks), f"converting {name} to {config.precision}")
-        with tempfile.TemporaryDirectory(dir=out) as folder:
-            aside = Path(folder) / name
+
+        def make(folder: Path, chunk: Chunk = chunk, name: str = name) -> str:
             if chunk_bytes(chunk, config.text) < aside_from_bytes:
-                convert_chunk(chunk, config, source, aside)
+                convert_chunk(chunk, config, source, folder / name)
             else:
-                run_aside(convert_chunk, chunk, config, source, aside)
-            shutil.move(aside, out / name)
+                run_aside(convert_chunk, chunk, config, source, folder / name)
+            return ""
+
+        kept.files(name, make, out)
     write_description(config, chunks, out)
     progress(len(chunks), len(chunks), "language.json written")
 
