@@ -12,7 +12,7 @@ TEST_ENV := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .PHONY: help bundle release test test-full test-consumers consumers-env browser check format bench bench-env \
-  bench-latency bench-peers \
+  bench-latency bench-scale bench-peers \
   report-examples compare-latency train-tiny clean
 
 help: ## list the targets
@@ -43,6 +43,7 @@ test-full: $(INSTALLED) ## run the slow full-size tests too
 test-consumers: consumers-env ## load the bundles with what people load them with
 	$(BIN)/fastvlm-compile build recipes/tiny.yaml
 	$(BIN)/fastvlm-compile build recipes/real-tower.yaml
+	$(BIN)/fastvlm-compile build tests/consumers/0.5b-onnx.yaml
 	$(TEST_ENV) $(BIN)/pytest -m consumers tests/consumers
 
 # Each consumer in an environment of its own, pinned in tests/consumers/environments.
@@ -92,6 +93,13 @@ $(GENAI)/.installed: benchmarks/genai.txt
 BUNDLE_05B ?= dist/0.5b
 bench-latency: $(BUNDLE_05B)/manifest.json dist/tiny/manifest.json bench-peers ## speed beside the peers; writes benchmarks/latency.{json,md}
 	$(BIN)/python -m benchmarks.latency --bundle $(BUNDLE_05B) --trained dist/tiny
+
+# From nothing, in stores of their own that are dropped when they are measured. What is needed is
+# told first; SCALE="recipes/7b.yaml" for one, SCALE_FLAGS="--work DIR" for another disk.
+SCALE ?=
+SCALE_FLAGS ?=
+bench-scale: $(INSTALLED) ## build 0.5b, 1.5b and 7b, hours each, up to 110 GB of disk; writes benchmarks/scale.{json,md}
+	$(BIN)/python -m benchmarks.scale $(SCALE) $(SCALE_FLAGS)
 
 dist/%/manifest.json: | $(INSTALLED)
 	$(BIN)/fastvlm-compile build recipes/$*.yaml

@@ -9,7 +9,7 @@ from validation.consumers.outcome import Environment
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--bundles", default="dist", help="folder with the bundles tiny, real-tower")
+    parser.addoption("--bundles", default="dist", help="folder with tiny, real-tower, 0.5b-onnx")
     parser.addoption("--environments", default=".consumers", help="where consumers are installed")
 
 
@@ -28,6 +28,12 @@ def tiny_bundle(pytestconfig: pytest.Config) -> Path:
 def real_tower_bundle(pytestconfig: pytest.Config) -> Path:
     """The real tower at 1024, a language model of two layers. Do not write into it."""
     return _built(pytestconfig, "real-tower")
+
+
+@pytest.fixture(scope="session")
+def half_billion_bundle(pytestconfig: pytest.Config) -> Path:
+    """The 0.5B's ONNX graphs, random weights. Do not write into it."""
+    return _built(pytestconfig, "0.5b-onnx")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
-"""A copy of the tiny bundle as a large one would be: its graphs' weights in several files."""
+"""A copy of a bundle as a larger one would be: its float32 graphs' weights in several files."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,25 +14,32 @@ from fastvlm_compile.bundle.root_files import external_data_chunks
 from fastvlm_compile.export.onnx.files import save_graph
 from fastvlm_compile.progress import silent
 
-CHUNK_BYTES = 1_000_000
 STEMS = ("vision_encoder", "decoder_model_merged")
 
 
-def split_bundle(bundle: Path, folder: Path) -> Path:
-    """The float32 graphs in chunks of `CHUNK_BYTES`, the embedding in a file of the decoder's.
+def split_bundle(bundle: Path, folder: Path, *, chunk_bytes: int, share: bool = True) -> Path:
+    """The float32 graphs in chunks of `chunk_bytes`.
 
-    The latter is what a tied embedding is: a graph that reads another graph's weights.
+    Args:
+        bundle: it is only read; what the copy leaves as it is may be the same files.
+        folder: for the copy, `split`.
+        chunk_bytes: at most, of a file; a larger tensor has a file of its own.
+        share: put the embedding into a file of the decoder's. That is what a tied embedding is: a
+            graph that reads another graph's weights.
     """
-    copy = Path(shutil.copytree(bundle, folder / "split"))
+    copy = Path(shutil.copytree(bundle, folder / "split", copy_function=_link))
     onnx_folder = copy / "onnx"
     for stem in STEMS:
-        model = ir.load(onnx_folder / f"{stem}.onnx")
-        save_graph(model, onnx_folder, stem, silent, inline_limit_bytes=0, chunk_bytes=CHUNK_BYTES)
-    _share(onnx_folder / "embed_tokens.onnx", onnx_folder / "decoder_model_merged.onnx_data")
+        model = ir.load(bundle / "onnx" / f"{stem}.onnx")
+        for path in onnx_folder.glob(f"{stem}.onnx*"):
+            path.unlink()
+        save_graph(model, onnx_folder, stem, silent, inline_limit_bytes=0, chunk_bytes=chunk_bytes)
+    if share:
+        _share(onnx_folder / "embed_tokens.onnx", onnx_folder / "decoder_model_merged.onnx_data")
     there = sorted(f"onnx/{path.name}" for path in onnx_folder.iterdir())
     config = json.loads((copy / "config.json").read_text())
     config["transformers.js_config"] = {"use_external_data_format": external_data_chunks(there)}
-    (copy / "config.json").write_text(json.dumps(config))
+    _replace(copy / "config.json", json.dumps(config).encode())
     manifest = read_manifest(copy)
     data = [path for path in there if ".onnx_data" in path]
     variants = tuple(
@@ -40,8 +48,24 @@ def split_bundle(bundle: Path, folder: Path) -> Path:
         else each
         for each in manifest.variants
     )
-    (copy / "manifest.json").write_bytes(replace(manifest, variants=variants).to_bytes())
+    _replace(copy / "manifest.json", replace(manifest, variants=variants).to_bytes())
     return copy
+
+
+def _link(source: str, target: str) -> None:
+    """Another name of a large file; a small one is soon copied."""
+    if Path(source).stat().st_size < 2**20:
+        shutil.copy2(source, target)
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)  # on another disk
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.unlink()
+    path.write_bytes(content)
 
 
 def _share(graph: Path, data: Path) -> None:
@@ -54,4 +78,4 @@ def _share(graph: Path, data: Path) -> None:
         tensor, location=data.name, offset=offset, length=len(tensor.raw_data)
     )
     tensor.ClearField("raw_data")
-    graph.write_bytes(model.SerializeToString())
+    _replace(graph, model.SerializeToString())

@@ -13,6 +13,8 @@ from validation.consumers.transformers_js import check
 
 pytestmark = pytest.mark.consumers
 
+CHUNK_BYTES = 1_000_000
+
 FOUR_BITS = {"vision_encoder": "q8", "embed_tokens": "q4", "decoder_model_merged": "q4"}
 
 
@@ -49,7 +51,7 @@ def test_without_a_dtype_it_loads_the_file_of_fewest_bits_of_each_graph(
 def test_graphs_in_several_files_of_weights_answer_the_same(
     tiny_bundle: Path, cases: ConsumerCases, environment: Environment, tmp_path: Path
 ) -> None:
-    split = split_bundle(tiny_bundle, tmp_path)
+    split = split_bundle(tiny_bundle, tmp_path, chunk_bytes=CHUNK_BYTES)
     chunks = json.loads((split / "config.json").read_text())["transformers.js_config"]
     assert min(chunks["use_external_data_format"].values()) > 2
     answers = ask(split, cases, environment, "fp32")
@@ -57,6 +59,19 @@ def test_graphs_in_several_files_of_weights_answer_the_same(
     (split / "onnx" / "decoder_model_merged.onnx_data_1").unlink()
     with pytest.raises(DriverError, match=r"decoder_model_merged\.onnx_data_1"):
         ask(split, cases, environment, "fp32")
+
+
+def test_the_graphs_of_the_half_billion_answer_from_several_files_of_weights(
+    half_billion_bundle: Path, environment: Environment, tmp_path: Path
+) -> None:
+    """Both variants; float32 in files of at most 400 MB, but for the head's matrix alone."""
+    split = split_bundle(half_billion_bundle, tmp_path, chunk_bytes=400_000_000, share=False)
+    chunks = json.loads((split / "config.json").read_text())["transformers.js_config"]
+    assert chunks["use_external_data_format"]["decoder_model_merged.onnx"] >= 4
+    assert chunks["use_external_data_format"]["vision_encoder.onnx"] == 2
+    found = {row.variant: row for row in check(split, environment)}
+    statuses = {name: row.status for name, row in found.items()}
+    assert statuses == {"onnx.fp32": "agreed", "onnx.int4": "agreed"}, found
 
 
 def test_a_missing_environment_is_told_and_not_a_verdict(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -68,7 +83,7 @@ def test_a_missing_environment_is_told_and_not_a_verdict(tiny_bundle: Path, tmp_
 def test_a_bundle_with_other_weights_disagrees(
     tiny_bundle: Path, environment: Environment, tmp_path: Path
 ) -> None:
-    split = split_bundle(tiny_bundle, tmp_path)
+    split = split_bundle(tiny_bundle, tmp_path, chunk_bytes=CHUNK_BYTES)
     data = split / "onnx" / "decoder_model_merged.onnx_data"
     data.write_bytes(bytes(data.stat().st_size))
     found = {row.variant: row.status for row in check(split, environment)}
