@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from fastvlm_compile.memory_meter import MemoryMeter
+
 POLL_S = 0.02
 """Between two looks at the memory; a peak that is shorter than this may be missed."""
 
@@ -35,17 +37,12 @@ def watch(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> Wa
         RuntimeError: it failed; its last words are in the message.
     """
     started_s, usage = time.monotonic(), os.times()
-    peak_resident = peak_anonymous = 0
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
             command, env=None if env is None else dict(env), stdout=log, stderr=log
         )
-        root = psutil.Process(child.pid)
-        while child.poll() is None:
-            resident, anonymous = _memory_of_tree(root)
-            peak_resident = max(peak_resident, resident)
-            peak_anonymous = max(peak_anonymous, anonymous)
-            time.sleep(POLL_S)
+        with MemoryMeter(child.pid, interval_s=POLL_S) as meter:
+            child.wait()
         wall_s, ended = time.monotonic() - started_s, os.times()
         if child.returncode != 0:
             log.seek(0)
@@ -57,27 +54,9 @@ def watch(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> Wa
     return Watched(
         wall_s=wall_s,
         cpu_s=cpu_s,
-        peak_resident_bytes=peak_resident,
-        peak_anonymous_bytes=peak_anonymous,
+        peak_resident_bytes=meter.peak.resident,
+        peak_anonymous_bytes=meter.peak.allocated,
     )
-
-
-def _memory_of_tree(root: psutil.Process) -> tuple[int, int]:
-    resident = anonymous = 0
-    try:
-        processes = [root, *root.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0, 0
-    for process in processes:
-        try:
-            status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # ended between the two looks
-        fields = dict(line.split(":", 1) for line in status.splitlines() if line.startswith("Rss"))
-        sizes = {name: int(value.split()[0]) * 1024 for name, value in fields.items()}
-        resident += sum(sizes.values())
-        anonymous += sizes.get("RssAnon", 0) + sizes.get("RssShmem", 0)
-    return resident, anonymous
 
 
 def describe_machine(distributions: Sequence[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastvlm_compile.memory_meter import MemoryMeter
 from fastvlm_compile.progress import Progress
 from fastvlm_compile.worker import Message, Request, decode_message, encode_request
 
@@ -27,6 +28,8 @@ class Outcome:
     """Its exit code; negative for the signal that killed it."""
     duration_s: float
     peak_memory_bytes: int
+    """Of all its processes together, mapped files not counted (see `memory_meter`); where no system
+    file tells that, the resident set of the child alone."""
 
 
 def run_child(
@@ -69,17 +72,19 @@ def run_child(
             )
         finally:
             os.close(results_write)
+        meter = stack.enter_context(MemoryMeter(child.pid))
         try:
             message = _listen(child, encode_request(request, config), results.fileno(), progress)
         except BaseException:
             _kill(child)
             raise
         usage = _reap(child)
+        peak = meter.peak.allocated if meter.works_here() else usage.peak_resident_bytes
     return Outcome(
         message=message,
         exit_status=usage.exit_status,
         duration_s=time.monotonic() - started_s,
-        peak_memory_bytes=usage.peak_memory_bytes,
+        peak_memory_bytes=peak,
     )
 
 
@@ -119,7 +124,7 @@ def lines_and_ticks(descriptor: int, *, tick_s: float) -> Iterator[bytes | None]
 @dataclass(frozen=True, kw_only=True)
 class _Usage:
     exit_status: int
-    peak_memory_bytes: int
+    peak_resident_bytes: int
 
 
 def _reap(child: subprocess.Popen[bytes]) -> _Usage:
@@ -129,7 +134,7 @@ def _reap(child: subprocess.Popen[bytes]) -> _Usage:
     assert child.stdin is not None
     child.stdin.close()
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2) of the two systems
-    return _Usage(exit_status=child.returncode, peak_memory_bytes=usage.ru_maxrss * unit)
+    return _Usage(exit_status=child.returncode, peak_resident_bytes=usage.ru_maxrss * unit)
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:

@@ -65,17 +65,13 @@ def measure_runtime(
         dequantized = _fewer(config, dequantized)
     index = goldens.index
     scenes = {question.scene_id for question in index.questions}
-    passes = 1 if dequantized is None else 2
-    num_parts = len(index.image_ids) + 1 + len(index.cases)
-    steps = Steps(progress, passes * num_parts + len(index.cases) + len(scenes))
+    references = [goldens] if dequantized is None else [goldens, dequantized]
+    # An image's features are kept, so only the first reference waits for them.
+    num_parts = len(references) * (len(index.image_ids) + 1) + len(index.cases)
+    steps = Steps(progress, num_parts + len(index.cases) + len(scenes))
     comparison = Comparison(goldens=goldens, tolerance=config.tolerance, steps=steps)
     checked = CheckedRuntime(RememberingRuntime(runtime), goldens.shape)
-    tallies = _tallies(config, runtime, COMPONENTS)
-    features = _measure_components(comparison, checked, tallies)
-    if dequantized is not None:
-        again = _tallies(config, runtime, [f"{name}_conversion" for name in COMPONENTS])
-        _measure_components(replace(comparison, goldens=dequantized), checked, again)
-        tallies += again
+    tallies, features = _measure_components(config, comparison, references, checked)
     (whole,) = _tallies(config, runtime, ["end_to_end"])
     measure_generations(comparison, checked, whole, features)
     not_run = measure_task(
@@ -104,26 +100,45 @@ def _tallies(config: RuntimeParity, runtime: Runtime, components: Sequence[str])
 
 
 def _measure_components(
-    comparison: Comparison, runtime: Runtime, tallies: Sequence[Tally]
-) -> dict[str, Floats]:
-    vision, embedding, decoder = tallies
-    features = measure_vision_encoder(comparison, runtime, vision, batched=True)
-    measure_embed_tokens(comparison, runtime, embedding)
-    _measure_decoder(comparison, runtime, decoder)
-    return features
+    config: RuntimeParity,
+    comparison: Comparison,
+    references: Sequence[Goldens],
+    runtime: Runtime,
+) -> tuple[list[Tally], dict[str, Floats]]:
+    """The tallies of all components and references, and the features by image id."""
+    tallies: list[Tally] = []
+    decoders: list[tuple[Comparison, Tally]] = []
+    features: dict[str, Floats] = {}
+    for reference, suffix in zip(references, ("", "_conversion"), strict=False):
+        against = replace(comparison, goldens=reference)
+        parts = _tallies(config, runtime, [f"{name}{suffix}" for name in COMPONENTS])
+        vision, embedding, decoder = parts
+        comparable = measure_vision_encoder(against, runtime, vision, batched=True)
+        features = features or comparable  # those that the goldens could be compared with
+        measure_embed_tokens(against, runtime, embedding)
+        decoders.append((against, decoder))
+        tallies += parts
+    _measure_decoder(decoders, runtime)
+    return tallies, features
 
 
-def _measure_decoder(comparison: Comparison, runtime: Runtime, tally: Tally) -> None:
-    """Golden embeddings of prompt and answer -> logits, all positions in one pass."""
-    for case in comparison.goldens.index.cases:
-        comparison.steps.begin(f"decoder, {case.id}")
-        embeds = comparison.goldens.inputs_embeds(case)
+def _measure_decoder(references: Sequence[tuple[Comparison, Tally]], runtime: Runtime) -> None:
+    """Golden embeddings of prompt and answer -> logits, all positions in one pass.
+
+    All references have the same embeddings, so what one call returns is compared with each.
+    """
+    first, _ = references[0]
+    for case in first.goldens.index.cases:
+        first.steps.begin(f"decoder, {case.id}")
+        embeds = first.goldens.inputs_embeds(case)
         where = Where(case=case.id, route="one pass")
         try:
             logits = runtime.logits(embeds[None])[0]
         except UserError as error:
-            tally.structure((error.message,), case=str(where))
+            for _, tally in references:
+                tally.structure((error.message,), case=str(where))
             continue
-        tally.structure((), case=str(where))
         rows = Rows(first=len(embeds) - len(logits), logits=logits)
-        compare_rows(comparison, tally, where, case=case, rows=rows)
+        for comparison, tally in references:
+            tally.structure((), case=str(where))
+            compare_rows(comparison, tally, where, case=case, rows=rows)

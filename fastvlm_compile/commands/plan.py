@@ -34,8 +34,8 @@ def plan(
 ) -> None:
     """Show each stage of RECIPE with `hit` or the reason why it would be built, and what it takes.
 
-    Memory is the peak of the stage's process, disk what it writes, time an estimate from rates
-    recorded on one machine. Writes nothing, not even a store.
+    Memory is the peak of the stage's processes together, mapped files not counted, disk what it
+    writes, time an estimate from rates recorded on one machine. Writes nothing, not even a store.
     """
     if outcomes:
         _show_outcomes(recipe_path, store_root=store_root, as_json=as_json)

@@ -19,7 +19,7 @@ class Estimate:
     """What a stage takes when it is built.
 
     Attributes:
-        memory_bytes: peak resident memory of its process.
+        memory_bytes: peak of its processes together (see `memory_meter`).
         disk_bytes: of its output.
         time_s: wall time on a machine like the one that the rates were recorded on.
     """

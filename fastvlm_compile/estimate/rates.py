@@ -21,7 +21,7 @@ class KindRates:
     """Of one kind of stage: cost = base + the sum of rate x feature.
 
     Attributes:
-        memory_gb: 10^9 bytes of peak resident memory for a unit of each feature.
+        memory_gb: 10^9 bytes of peak memory for a unit of each feature.
         time_s: seconds for a unit of each feature.
         recorded: how many outcomes it was fitted to; with 0 it is what the code lets one expect.
     """

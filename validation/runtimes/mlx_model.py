@@ -17,6 +17,7 @@ from mlx_lm.models import qwen2
 from reference.checkpoint.storage import find_weight_files
 from reference.config import FastVLMConfig, Qwen2Config, parse_config, read_config_json
 from reference.errors import UserError
+from validation.runtimes.mlx_products import multiply_in_numpy
 from validation.runtimes.mlx_vision import FastViTHD
 from validation.runtimes.mlx_widening import widen_late
 
@@ -92,11 +93,14 @@ class MlxModel:
         modules: with weights, in evaluation mode.
         config: of the model.
         compute: precision of activations, and what scales, biases and float weights were cast to.
+        in_numpy: whether numpy takes the products of many rows (see `mlx_products`): on a CPU, in
+            float32.
     """
 
     modules: AppModel | WholeModel
     config: FastVLMConfig
     compute: Compute
+    in_numpy: bool
 
     @property
     def language(self) -> qwen2.Model:
@@ -142,7 +146,15 @@ def load_mlx(folder: Path, compute: Compute) -> MlxModel:
             hint="is config.json from the same folder as the weights?",
         ) from None
     modules.eval()
-    return MlxModel(modules=modules, config=config, compute=compute)
+    in_numpy = compute == "float32" and on_cpu()
+    if in_numpy:
+        multiply_in_numpy(modules)
+    return MlxModel(modules=modules, config=config, compute=compute, in_numpy=in_numpy)
+
+
+def on_cpu() -> bool:
+    """Whether mlx computes on the CPU here."""
+    return bool(mx.default_device() == mx.Device(mx.cpu))
 
 
 def find_weight_files_of_mlx(folder: Path) -> tuple[Path, ...]:

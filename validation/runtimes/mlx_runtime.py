@@ -16,6 +16,7 @@ from validation.runtimes.mlx_model import (
     MlxModel,
     WholeModel,
     load_mlx,
+    on_cpu,
 )
 
 Vision = Callable[[Floats], Floats]
@@ -39,9 +40,13 @@ class MlxRuntime:
 
     @property
     def executor(self) -> str:
-        """`mlx 0.32.4 (CPU, float32)`: device and precision of the activations."""
-        device = "CPU" if mx.default_device() == mx.Device(mx.cpu) else "GPU"
-        return f"mlx {version('mlx')} ({device}, {self._model.compute})"
+        """`mlx 0.32.4 (GPU, float32)`: device and precision of the activations.
+
+        And what takes products of many rows, where that is not mlx (see `mlx_products`).
+        """
+        device = "CPU" if on_cpu() else "GPU"
+        products = "; products of many rows in numpy" if self._model.in_numpy else ""
+        return f"mlx {version('mlx')} ({device}, {self._model.compute}{products})"
 
     def vision_features(self, pixel_values: Floats) -> Floats:
         """[B, 3, S, S] in 0..1 -> [B, T, C], before the projector.
@@ -99,8 +104,14 @@ class MlxSession:
         self._caches = [KVCache() for _ in self._language.layers]
 
     def start(self) -> Logits:
-        """Runs the prompt: logits after it, float32 [1, V]."""
-        return self._append(self._prompt)
+        """Runs the prompt: logits after it, float32 [1, V].
+
+        Its last position is a step of its own, as in `mlx_lm.generate_step`: so whatever the answer
+        is, every matrix is multiplied by what multiplies few rows, too.
+        """
+        if self._prompt.shape[1] > 1:
+            self._language.model(None, self._caches, self._prompt[:, :-1])
+        return self._append(self._prompt[:, -1:])
 
     def step(self, token_ids: Ids) -> Logits:
         """Appends one token per row, [B]; the next logits, float32 [B, V]."""

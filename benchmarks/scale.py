@@ -1,0 +1,228 @@
+"""`make bench-scale`: build every size from nothing, and hold what it takes against the limits.
+
+    python -m benchmarks.scale [RECIPE...] [--work build/scale] [--keep]
+    python -m benchmarks.scale --from-store STORE --bundle DIR --recipe RECIPE [--log FILE]
+
+Writes REPORT.json, REPORT.md and a log of each build beside them; recipes that are not named keep
+the figures that they have. The disk that is needed is told first, and nothing starts without it.
+A run that was killed goes on where it was: a recipe's folder below --work is removed when all are
+done. The second form reads a store and a bundle that are there already.
+
+Exit codes: 0 done, 1 a gate failed, 2 the disk is too small or a build could not start.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.scale_build import Workplace, build, without_paths
+from benchmarks.scale_figures import RecipeFigures, read_figures
+from benchmarks.scale_report import load_report, write_report
+from fastvlm_compile.console import format_bytes, format_duration
+from fastvlm_compile.estimate.estimate import Estimate
+from fastvlm_compile.estimate.forecast import forecast
+from fastvlm_compile.estimate.room import room_here
+from fastvlm_compile.estimate.tables import to_build
+from fastvlm_compile.latest import load_record
+from fastvlm_compile.recipe_file import load_recipe
+from fastvlm_compile.store import Store
+from fastvlm_compile.structure import from_plain, to_plain
+from fastvlm_compile.verdict import verdicts
+from fastvlm_compile.weights import weights_folder, with_weights_used
+from reference.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+RECIPES = tuple(ROOT / "recipes" / f"{size}.yaml" for size in ("0.5b", "1.5b", "7b"))
+GATE_FAILED = 1
+USAGE = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A recipe that is to be measured.
+
+    Attributes:
+        recipe: its file.
+        name: its name.
+        place: where it is built.
+        disk_bytes: estimate of what is still to be written; 0 when it is measured already.
+        time_s: estimate of what is still to be built.
+        estimates: of each stage.
+    """
+
+    recipe: Path
+    name: str
+    place: Workplace
+    disk_bytes: int
+    time_s: float
+    estimates: Mapping[str, Estimate]
+
+
+class DiskError(UserError):
+    """The builds do not fit the disk."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, check the disk, build, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipes", nargs="*", type=Path, metavar="RECIPE", default=RECIPES)
+    parser.add_argument("--work", type=Path, default=Path("build/scale"))
+    parser.add_argument("--report", type=Path, default=Path("benchmarks/scale"))
+    parser.add_argument("--keep", action="store_true", help="the stores and bundles")
+    parser.add_argument("--even-if-too-large", action="store_true", help="as of `build`")
+    parser.add_argument("--from-store", type=Path, metavar="STORE", help="build nothing")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="that was built from it")
+    parser.add_argument("--recipe", type=Path, metavar="RECIPE", help="of which")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="what its build said")
+    given = parser.parse_args(arguments)
+    if given.from_store is not None and (given.bundle is None or given.recipe is None):
+        parser.error("--from-store needs --bundle and --recipe")
+    try:
+        if given.from_store is not None:
+            return read(given.recipe, given.from_store, given.bundle, given.log, given.report)
+        return measure(
+            given.recipes,
+            given.work,
+            given.report,
+            keep=given.keep,
+            even_if_too_large=given.even_if_too_large,
+        )
+    except UserError as error:
+        hint = f"hint: {error.hint}\n" if error.hint else ""
+        sys.stderr.write(f"error: {error.message}\n{hint}")
+        return USAGE
+
+
+def measure(
+    recipes: Sequence[Path], work: Path, report: Path, *, keep: bool, even_if_too_large: bool
+) -> int:
+    """Build recipes one after another and record each.
+
+    Raises:
+        DiskError: they do not fit.
+        UserError: a recipe cannot be read.
+    """
+    jobs = [plan(recipe, work) for recipe in recipes]
+    check_disk(jobs, work, keep=keep)
+    for job in jobs:
+        if job.place.figures.is_file():
+            continue
+        job.place.save_estimates(job.estimates)
+        status = build(job.recipe, job.place, even_if_too_large=even_if_too_large)
+        if status not in (0, GATE_FAILED):
+            sys.stderr.write(f"error: the build of {job.name} ended with exit code {status}\n")
+            return status
+        record(job, report, work)
+        if not keep:
+            shutil.rmtree(job.place.store)
+            shutil.rmtree(job.place.bundle, ignore_errors=True)
+    found = [from_plain(json.loads(job.place.figures.read_bytes()), RecipeFigures) for job in jobs]
+    if not keep:
+        for job in jobs:
+            shutil.rmtree(job.place.folder)
+    return GATE_FAILED if any(each.gates["failed"] for each in found) else 0
+
+
+def plan(recipe_path: Path, work: Path) -> Job:
+    """A recipe, and what of it is still to be done.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    named = load_recipe(recipe_path)
+    place = Workplace(folder=work / named.name)
+    weights = weights_folder(named, recipe_path=recipe_path, chosen=None)
+    recipe = with_weights_used(named, weights=weights)
+    whole = forecast(recipe, weights=weights, base=None)
+    store = Store(root=place.store)
+    left = to_build(tuple(verdicts(whole.plan, store, load_record(store, recipe.name))))
+    total = whole.total(() if place.figures.is_file() else left)
+    return Job(
+        recipe=recipe_path,
+        name=named.name,
+        place=place,
+        disk_bytes=total.disk_bytes + total.bundle_bytes,
+        time_s=total.time_s,
+        estimates=whole.stages,
+    )
+
+
+def check_disk(jobs: Sequence[Job], work: Path, *, keep: bool) -> None:
+    """Tell what is needed.
+
+    Raises:
+        DiskError: by how much it is too much.
+    """
+    for job in jobs:
+        needs = f"{format_bytes(job.disk_bytes)} of disk, about {format_duration(job.time_s)}"
+        done = job.place.figures.is_file()
+        print(f"{job.name}: {'measured already, see ' + str(job.place.folder) if done else needs}")
+    sizes = [job.disk_bytes for job in jobs]
+    needed = sum(sizes) if keep else max(sizes, default=0)
+    free = room_here(work).disk_bytes
+    how = "all are kept" if keep else "one after another"
+    print(f"needed below {work}: {format_bytes(needed)} ({how}); free: {format_bytes(free)}")
+    if needed > free:
+        raise DiskError(
+            f"{work}: these builds need {format_bytes(needed)} of disk, "
+            f"{format_bytes(needed - free)} more than the {format_bytes(free)} that are free",
+            hint="name fewer recipes, or a folder on a larger disk with --work",
+        )
+
+
+def record(job: Job, report: Path, work: Path) -> None:
+    """Keep the figures of a recipe that was just built, and its log."""
+    place = job.place
+    log = keep_log(place.log, report, job.name, {work: "WORK"})
+    figures = read_figures(
+        job.name,
+        Store(root=place.store),
+        place.bundle,
+        whole=place.whole(),
+        estimates=place.estimates(),
+        log=log,
+    )
+    add(figures, report)
+    place.figures.write_text(json.dumps(to_plain(figures)), encoding="utf-8")
+
+
+def read(recipe_path: Path, store: Path, bundle: Path, log: Path | None, report: Path) -> int:
+    """Record a build that somebody else ran.
+
+    Raises:
+        UserError: there is none.
+    """
+    name = load_recipe(recipe_path).name
+    figures = read_figures(name, Store(root=store), bundle, whole=None, estimates={})
+    if log is not None:
+        places = {store: "STORE", bundle: "BUNDLE"}
+        figures = replace(figures, log=keep_log(log, report, name, places))
+    add(figures, report)
+    return GATE_FAILED if figures.gates["failed"] else 0
+
+
+def keep_log(log: Path, report: Path, name: str, places: Mapping[Path, str]) -> str:
+    """Copy a log to beside the report, without paths of this machine; the copy's name."""
+    copy = report.with_name(f"{report.name}_{name}.log")
+    text = log.read_text(encoding="utf-8")
+    usual = {ROOT: ".", Path.home(): "~", Path(tempfile.gettempdir()): "TMP"}
+    copy.write_text(without_paths(text, usual | dict(places)), encoding="utf-8")
+    print(copy)
+    return copy.name
+
+
+def add(figures: RecipeFigures, report: Path) -> None:
+    """Put the figures of a recipe in place of those that it had."""
+    known = load_report(report)
+    recipes = {**known.recipes, figures.recipe: figures}
+    for path in write_report(report, replace(known, recipes=dict(sorted(recipes.items())))):
+        print(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
