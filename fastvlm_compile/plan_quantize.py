@@ -126,6 +126,7 @@ def _calibration(recipe: Recipe, quantization: Quantization) -> Stage:
 
 
 def _mixed(name: str, quantization: Quantization) -> Iterator[Stage]:
+    assert quantization.mixed_bits is not None  # the recipe is refused without it
     target = next(target for target, language in _MIXED_LANGUAGE.items() if language == name)
     inputs = {"weights": "weights", CALIBRATION: CALIBRATION}
     yield Stage(

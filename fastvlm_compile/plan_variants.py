@@ -128,6 +128,7 @@ def _vision_variant(variant: str) -> str:
 def _max_bits(recipe: Recipe, variant: str) -> float:
     if variant == "mixed":
         assert recipe.quantization is not None
+        assert recipe.quantization.mixed_bits is not None
         return recipe.quantization.mixed_bits + _MIXED_ROOM
     return _MAX_BITS[variant]
 

@@ -198,13 +198,16 @@ class Calibration:
     prompts: tuple[Text, ...]
 
 
+MeanBits = Annotated[float, Rule(holds=lambda n: 2 <= n <= 8, expected="2 to 8 bits")]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
     """How the quantized variants come to be."""
 
     calibration: Calibration
-    mixed_bits: Annotated[float, Rule(holds=lambda n: 2 <= n <= 8, expected="2 to 8 bits")] = 0
-    """Bits per weight, at most, of the language model in the variant `mixed`."""
+    mixed_bits: MeanBits | None = None
+    """Bits per weight, at most, of the language model in the variant `mixed`, if that is built."""
     mixed_positions: Count = 768
     """Of calibration prompts, about, on which each way to store each tensor is measured for it."""
 

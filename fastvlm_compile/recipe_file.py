@@ -154,7 +154,7 @@ def _quantization_problems(recipe: Recipe) -> Iterator[_Problem]:
         return
     yield from _photograph_problems(recipe.goldens, recipe.quantization.calibration)
     is_mixed = any(each.variant == "mixed" for each in quantized)
-    if is_mixed and recipe.quantization.mixed_bits == 0:
+    if is_mixed and recipe.quantization.mixed_bits is None:
         yield _Problem(
             path=("quantization",),
             message="quantization.mixed_bits: missing, but a variant `mixed` is built",

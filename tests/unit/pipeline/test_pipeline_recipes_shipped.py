@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
+from fastvlm_compile.bundle_plan import recipe_text
 from fastvlm_compile.plan import make_plan, parity_stages
 from fastvlm_compile.recipe import OnnxTarget, Recipe, components_of, quantization_of
 from fastvlm_compile.recipe_file import load_recipe
@@ -35,6 +37,13 @@ def test_every_variant_that_can_be_measured_has_a_gate_on_every_component(recipe
                 # compression is judged on the reference.
                 names = (whole, f"{whole}_conversion", f"{whole}_precision")
                 assert judged & {(target, variant, name) for name in names}, (variant, whole)
+
+
+@pytest.mark.parametrize("name", ["tiny", "real-tower", "0.5b", "1.5b", "7b"])
+def test_the_recipe_that_a_bundle_keeps_is_read_again(name: str) -> None:
+    recipe = load_recipe(RECIPES / f"{name}.yaml")
+    again = from_plain(yaml.safe_load(recipe_text(recipe)), Recipe)
+    assert again == replace(recipe, extend="", checkpoint=again.checkpoint)
 
 
 def test_every_quantization_is_judged_on_the_reference(recipe: Recipe) -> None:
