@@ -13,7 +13,7 @@ _COREML_RUNS: Priors = {"vision_tflop": 25.0, "language_tflop": 25.0, "steps_tb"
 _FEW_COPIES: Priors = {"tensor_gb": 1.0}
 _GRAPH: Priors = {"output_gb": 5.0}
 _PACKAGE: Priors = {"output_gb": 40.0}
-_CALIBRATED: Priors = {"chosen_gb": 2.0, "image_gb": 3.0, "hessian_gb": 3.0}
+_CALIBRATED: Priors = {"chosen_gb": 2.0, "image_gb": 3.0, "moments_gb": 3.0}
 _RUN_MEMORY: Priors = {"input_gb": 1.0, "image_gb": 5.0}
 
 MEMORY: Mapping[str, Priors] = {
@@ -21,12 +21,12 @@ MEMORY: Mapping[str, Priors] = {
     "merge:merge": {"tensor_gb": 2.0},
     "checkpoint:inspect": {"output_gb": 5.0},
     "checkpoint:torch_weights": {},
-    "golden:golden": {"language_gb": 1.0, "image_gb": 5.0},
+    "golden:golden": {"held_gb": 1.0, "image_gb": 5.0},
     "quantize:calibration": {"output_gb": 2.0},
     "quantize:quantize": {"chosen_gb": 2.0},
     "quantize:quantize.calibrated": _CALIBRATED,
-    "mixed:sensitivity": {"language_gb": 1.0, "image_gb": 5.0},
-    "mixed:policy": {"language_gb": 1.0, "image_gb": 5.0},
+    "mixed:sensitivity": {"held_gb": 1.0, "tensor_gb": 2.0, "image_gb": 5.0},
+    "mixed:policy": {"held_gb": 1.0, "image_gb": 5.0},
     "mixed:quantize": _CALIBRATED,
     "onnx:vision_encoder": {"tower_gb": 4.0},
     "onnx:embed_tokens": _FEW_COPIES,
@@ -49,11 +49,11 @@ MEMORY: Mapping[str, Priors] = {
     "coreml_compressed:compress.embedding": _FEW_COPIES,
     "coreml_compressed:compress.decoder": {"chunk_gb": 2.0},
     "mlx:export": _FEW_COPIES,
-    "parity:reference": {"language_gb": 1.5, "image_gb": 5.0},
+    "parity:reference": {"held_gb": 1.0, "image_gb": 10.0},
     "parity:onnx": {"input_gb": 1.2, "image_gb": 5.0},
-    "parity:coreml.float16": {"input_gb": 3.0, "image_gb": 10.0},
-    "parity:coreml.float32": {"input_gb": 1.5, "image_gb": 10.0},
-    "parity:coreml.float16.compressed": {"input_gb": 3.0, "image_gb": 10.0},
+    "parity:coreml.float16": {"chunk_gb": 3.0, "image_gb": 10.0},
+    "parity:coreml.float32": {"chunk_gb": 3.0, "image_gb": 10.0},
+    "parity:coreml.float16.compressed": {"chunk_gb": 3.0, "image_gb": 10.0},
     "parity:mlx": _RUN_MEMORY,
 }
 """10^9 bytes for a unit of each feature."""

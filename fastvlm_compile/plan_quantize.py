@@ -159,4 +159,5 @@ def _sensitivities(targets: Iterable[Target], quantization: Quantization) -> Ite
             config=SensitivityConfig(family=family, mixed_positions=quantization.mixed_positions),
             inputs={"weights": "weights", CALIBRATION: CALIBRATION},
             tools=_QUANTIZE,
+            resumable=True,
         )

@@ -22,7 +22,7 @@ def load(
             float32, float16 or bfloat16 on disk.
         dtype: of the model's parameters.
         resident_bytes: of decoder layers and head that stay in memory; the others are read when
-            they run (`reference.streaming`, whose `RESIDENT_BYTES` is a good budget). None for a
+            they run (`reference.streaming`; `reference.budget` has what is good). None for a
             model that is in memory as a whole. Results are the same to the bit.
 
     Raises:

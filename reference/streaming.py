@@ -18,9 +18,6 @@ from reference.checkpoint.names import EMBED_TOKENS, LM_HEAD, to_module
 from reference.qwen2 import Qwen2
 from reference.weights import Rows, Weights
 
-RESIDENT_BYTES = 2 * 2**30
-"""Of a language model's weights that stay in memory by default: all of the 0.5B's in float32."""
-
 _ALIGNED_BYTES = 64
 """As PyTorch's allocator aligns: where a tensor lies can change how its products are summed."""
 

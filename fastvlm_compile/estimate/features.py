@@ -12,10 +12,20 @@ from fastvlm_compile.quantize.families import CANDIDATES
 from fastvlm_compile.quantize.roles import role_of
 from fastvlm_compile.stages.mixed import PolicyConfig, SensitivityConfig
 from fastvlm_compile.stages.parity import CoreMLParityConfig, MlxParityConfig
+from reference.budget import FEW_RESIDENT_BYTES, RESIDENT_BYTES
+from reference.config import Qwen2Config
 
 _GIGA = 1e9
 _TERA = 1e12
 _FLOAT = 4
+
+_REFERENCES = {
+    "golden:golden": (1, RESIDENT_BYTES),
+    "parity:reference": (2, FEW_RESIDENT_BYTES),
+    "mixed:sensitivity": (1, FEW_RESIDENT_BYTES),
+    "mixed:policy": (1, FEW_RESIDENT_BYTES),
+}
+"""How many streamed references a kind of stage has, and what each may keep in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +38,12 @@ class Features:
         input_gb: what it may read.
         tower_gb: float32 of vision tower and projector.
         language_gb: float32 of embedding, layers and head.
+        held_gb: float32 of layers and head that the references it runs hold in memory.
         layer_gb: float32 of one decoder layer.
         tensor_gb: float32 of the largest matrix of the language model.
         chosen_gb: float32 of the largest tensor that the stage quantizes.
-        hessian_gb: float32 of the second moments of the widest inputs.
+        moments_gb: float32 of the largest second moments of inputs, or of the inputs themselves
+            where these are few.
         chunk_gb: float16 of the largest Core ML package of the decoder.
         cache_gb: float32 of keys and values of the whole context.
         image_gb: float32 of the tower's widest activations, of one image.
@@ -48,10 +60,11 @@ class Features:
     input_gb: float
     tower_gb: float
     language_gb: float
+    held_gb: float
     layer_gb: float
     tensor_gb: float
     chosen_gb: float
-    hessian_gb: float
+    moments_gb: float
     chunk_gb: float
     cache_gb: float
     image_gb: float
@@ -88,10 +101,11 @@ def features_of(job: Job, written_bytes: Mapping[str, float]) -> Features:
         input_gb=sum(read) / _GIGA,
         tower_gb=_FLOAT * facts.numbers("tower", "projector") / _GIGA,
         language_gb=_FLOAT * facts.numbers("embedding", "layers", "head") / _GIGA,
+        held_gb=_held_bytes(job) / _GIGA,
         layer_gb=_FLOAT * facts.numbers("layers") / text.num_hidden_layers / _GIGA,
         tensor_gb=_FLOAT * facts.largest_tensor / _GIGA,
         chosen_gb=_FLOAT * max(map(math.prod, job.chosen().values()), default=0) / _GIGA,
-        hessian_gb=_FLOAT * text.intermediate_size**2 / _GIGA,
+        moments_gb=_FLOAT * _moments(text, round(run.positions)) / _GIGA,
         chunk_gb=job.chunk_bytes / _GIGA,
         cache_gb=_FLOAT * kept * job.recipe.context_length / _GIGA,
         image_gb=_FLOAT * first * (job.recipe.image.size / 2) ** 2 / _GIGA,
@@ -103,6 +117,29 @@ def features_of(job: Job, written_bytes: Mapping[str, float]) -> Features:
         gptq_g=by_method.get("gptq", 0) / _GIGA,
         clustering_g=by_method.get("clustering", 0) / _GIGA,
         trials_tflop=_trials_flop(job) / _TERA,
+    )
+
+
+def _held_bytes(job: Job) -> float:
+    """What fits the budget of each reference stays, and one part of the rest is there at a time."""
+    num_models, budget = _REFERENCES.get(job.kind, (0, 0))
+    facts = job.facts
+    head = _FLOAT * facts.numbers("head")
+    layer = _FLOAT * facts.numbers("layers") / facts.config.text.num_hidden_layers
+    held = beyond = 0.0
+    for part in (*(layer for _ in range(facts.config.text.num_hidden_layers)), head):
+        if held + part <= budget:
+            held += part
+        else:
+            beyond = max(beyond, part)
+    return num_models * (held + beyond)
+
+
+def _moments(text: Qwen2Config, num_rows: int) -> int:
+    """Numbers in them, of whichever linear has the most."""
+    return max(
+        num_rows * size if 2 * num_rows <= size else size**2
+        for size in (text.hidden_size, text.intermediate_size)
     )
 
 

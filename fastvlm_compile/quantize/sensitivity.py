@@ -6,10 +6,12 @@ layer is unchanged, so each run starts there; all candidates of one layer go on 
 model that is streamed is read once for them.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ from fastvlm_compile.quantize.scheme import Quantized, Shape, describe
 from fastvlm_compile.quantize.tensor import QuantizedTensor
 from reference.checkpoint.names import EMBED_TOKENS, LM_HEAD
 from reference.fastvlm import FastVLM
+from reference.kept import NOTHING_KEPT, Arrays, Kept
 from reference.lockstep import surroundings, through_layers
 from reference.streaming import RowsOfTable
 from reference.weights import Weights
@@ -69,6 +72,7 @@ def measure_sensitivity(
     schemes: Sequence[Quantized],
     quantize: QuantizeFunction,
     progress: Progress,
+    kept: Kept = NOTHING_KEPT,
 ) -> dict[str, Sensitivity]:
     """Quantizes one tensor at a time in every way.
 
@@ -80,23 +84,34 @@ def measure_sensitivity(
         schemes: the ways.
         quantize: canonical name, weight, scheme -> quantized tensor.
         progress: told of every candidate.
+        kept: what the tensors of each layer were found to do.
     """
     steps = Steps(progress, len(names) * len(schemes))
-    candidates: dict[str, list[Candidate]] = {name: [] for name in names}
-    shapes: dict[str, Shape] = {}
 
-    def replacements(name: str) -> Iterator[tuple[Quantized, Tensor]]:
+    def replacements(name: str) -> Iterator[Tensor]:
         for scheme in schemes:
             steps.begin(f"{describe(scheme)} of {name}")
             quantized = quantize(name, weights.read(name).to(torch.float32), scheme)
-            shapes[name] = quantized.shape
-            yield scheme, torch.from_numpy(quantized.dequantize())
+            yield torch.from_numpy(quantized.dequantize())
 
-    for name, scheme, kl_mean in _Experiment(model, prompts, weights, replacements).run(names):
-        candidates[name].append(Candidate(scheme=scheme, kl_mean=kl_mean))
+    experiment = _Experiment(model, prompts, weights, replacements)
+    candidates: dict[str, tuple[Candidate, ...]] = {}
+    for place, together in itertools.groupby(sorted(names, key=layer_of), key=layer_of):
+        own = list(together)
+
+        def measure(_: Kept, place: int = place, own: Sequence[str] = own) -> Arrays:
+            return {"kl_mean": np.array(list(experiment.at(place, own)), dtype=np.float64)}
+
+        found = kept.arrays(f"layer {place}", measure)["kl_mean"].reshape(len(own), len(schemes))
+        for name, row in zip(own, found, strict=True):
+            candidates[name] = tuple(
+                Candidate(scheme=scheme, kl_mean=float(kl_mean))
+                for scheme, kl_mean in zip(schemes, row, strict=True)
+            )
     steps.end()
     return {
-        name: Sensitivity(shape=shapes[name], candidates=tuple(candidates[name])) for name in names
+        name: Sensitivity(shape=tuple(weights.read(name).shape), candidates=candidates[name])
+        for name in names
     }
 
 
@@ -109,25 +124,12 @@ def layer_of(name: str) -> int:
     return int(match[1]) if match else 1 << 30
 
 
-Measured = tuple[str, Quantized, float]
-"""Name of the one tensor that was replaced, how, and the mean KL."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Branch:
-    """A run of all prompts that one replaced tensor has turned aside."""
-
-    name: str
-    scheme: Quantized
-    states: list[Tensor]
-
-
 class _Experiment:
     """The unchanged model on its way through the layers; at each, changed ones branch off.
 
     Args:
         model, prompts, weights: see `measure_sensitivity`.
-        replacements: every way to store a tensor, and the weight that then stands in its place.
+        replacements: of a tensor, the weights that stand in its place, one after the other.
     """
 
     def __init__(
@@ -135,36 +137,38 @@ class _Experiment:
         model: FastVLM,
         prompts: Sequence[Prompt],
         weights: Weights,
-        replacements: Callable[[str], Iterator[tuple[Quantized, Tensor]]],
+        replacements: Callable[[str], Iterator[Tensor]],
     ) -> None:
         self._model = model
         self._prompts = prompts
         self._tied = weights.tied
         self._replacements = replacements
         self._probe = Probe(model, prompts)
+        self._states = embed(model, prompts)
+        self._num_run = 0
 
-    def run(self, names: Sequence[str]) -> Iterator[Measured]:
-        """In the order of the layers."""
-        if EMBED_TOKENS in names:
+    def at(self, place: int, names: Sequence[str]) -> Iterator[float]:
+        """The mean KL of each replacement of each tensor.
+
+        Args:
+            place: `layer_of` the tensors; never less than before.
+            names: of tensors.
+        """
+        layers = self._model.language.layers
+        while self._num_run < min(place, len(layers)):
+            self._states = self._through(layers[self._num_run], {})
+            self._num_run += 1
+        if place < 0:
             yield from self._embedding()
-        states = embed(self._model, self._prompts)
-        for index, layer in enumerate(self._model.language.layers):
-            behind = self._through(layer, states, {})
-            branches = [
-                _Branch(name=name, scheme=scheme, states=self._through(layer, states, changed))
-                for name in names
-                if layer_of(name) == index
-                for scheme, changed in self._changes(name, f"model.layers.{index}.")
-            ]
-            yield from self._measured(branches, first_layer=index + 1)
-            states = behind
-        if LM_HEAD in names:
-            for scheme, weight in self._replacements(LM_HEAD):
-                yield LM_HEAD, scheme, self._probe.kl_mean(self._model, states, head=weight)
+        elif place < len(layers):
+            yield from self._in_layer(place, names)
+        else:
+            for weight in self._replacements(LM_HEAD):
+                yield self._probe.kl_mean(self._model, self._states, head=weight)
 
-    def _embedding(self) -> Iterator[Measured]:
+    def _embedding(self) -> Iterator[float]:
         """One way at a time, for the table is large. A tied one is the head, too."""
-        for scheme, weight in self._replacements(EMBED_TOKENS):
+        for weight in self._replacements(EMBED_TOKENS):
             language = self._model.language
             unchanged = language.embed_tokens
             language.add_module("embed_tokens", RowsOfTable(weight, weight.dtype))
@@ -174,28 +178,31 @@ class _Experiment:
                 language.add_module("embed_tokens", unchanged)
             states = through_layers(language, embeds)
             head = weight if self._tied else None
-            yield EMBED_TOKENS, scheme, self._probe.kl_mean(self._model, states, head=head)
+            yield self._probe.kl_mean(self._model, states, head=head)
 
-    def _changes(self, name: str, prefix: str) -> Iterator[tuple[Quantized, dict[str, Tensor]]]:
-        for scheme, weight in self._replacements(name):
-            yield scheme, {name.removeprefix(prefix): weight}
+    def _in_layer(self, index: int, names: Sequence[str]) -> Iterator[float]:
+        """All at once through the layers that follow."""
+        layer = self._model.language.layers[index]
+        behind = self._through(layer, {})  # first: a streamed layer is read by a run as it is
+        branches = [
+            self._through(layer, {name.removeprefix(f"model.layers.{index}."): weight})
+            for name in names
+            for weight in self._replacements(name)
+        ]
+        self._states, self._num_run = behind, index + 1
+        together = [x for states in branches for x in states]
+        last = through_layers(self._model.language, together, first_layer=index + 1)
+        count = len(self._prompts)
+        for start in range(0, len(last), count):
+            yield self._probe.kl_mean(self._model, last[start : start + count])
 
-    def _through(
-        self, layer: nn.Module, states: Sequence[Tensor], changed: Mapping[str, Tensor]
-    ) -> list[Tensor]:
+    def _through(self, layer: nn.Module, changed: Mapping[str, Tensor]) -> list[Tensor]:
         """One layer, with some of its tensors replaced."""
         language = self._model.language
         return [
             functional_call(layer, dict(changed), (x, *surroundings(language, x), None))[0]
-            for x in states
+            for x in self._states
         ]
-
-    def _measured(self, branches: Sequence[_Branch], first_layer: int) -> Iterator[Measured]:
-        together = [x for branch in branches for x in branch.states]
-        last = through_layers(self._model.language, together, first_layer=first_layer)
-        for number, branch in enumerate(branches):
-            mine = slice(number * len(self._prompts), (number + 1) * len(self._prompts))
-            yield branch.name, branch.scheme, self._probe.kl_mean(self._model, last[mine])
 
 
 class Probe:

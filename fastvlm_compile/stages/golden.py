@@ -25,9 +25,9 @@ def golden(
         progress: told of every image, case and task question.
         kept: what was computed before a kill.
     """
+    from reference.budget import RESIDENT_BYTES
     from reference.loading import load
     from reference.prompt import load_tokenizer
-    from reference.streaming import RESIDENT_BYTES
     from validation.golden_inputs import golden_inputs
     from validation.golden_run import run_reference
 

@@ -53,7 +53,11 @@ class ChosenConfig:
 
 
 def sensitivity(
-    config: SensitivityConfig, inputs: Mapping[str, Path], out: Path, progress: Progress
+    config: SensitivityConfig,
+    inputs: Mapping[str, Path],
+    out: Path,
+    progress: Progress,
+    kept: Kept = NOTHING_KEPT,
 ) -> None:
     """Write `sensitivities.json` (see `fastvlm_compile.quantize.policy_file`).
 
@@ -62,16 +66,17 @@ def sensitivity(
         inputs: `weights`, a checkpoint in any layout, and `calibration`.
         out: an empty directory.
         progress: told of every candidate of every tensor.
+        kept: what was found of each layer before a kill.
     """
     from fastvlm_compile.quantize.calibration import open_calibration
     from fastvlm_compile.quantize.families import CANDIDATES
     from fastvlm_compile.quantize.policy_file import write_sensitivities
     from fastvlm_compile.quantize.roles import role_of
     from fastvlm_compile.quantize.sensitivity import measure_sensitivity
+    from reference.budget import FEW_RESIDENT_BYTES
     from reference.checkpoint.names import LM_HEAD
     from reference.checkpoint.tensors import open_checkpoint
     from reference.loading import build
-    from reference.streaming import RESIDENT_BYTES
 
     checkpoint = open_checkpoint(inputs["weights"])
     names = [
@@ -81,7 +86,7 @@ def sensitivity(
         and not (name == LM_HEAD and checkpoint.tied)
     ]
     # A large embedding or head, quantized, stands beside what is resident: little may be.
-    model = build(checkpoint, resident_bytes=RESIDENT_BYTES // 4)
+    model = build(checkpoint, resident_bytes=FEW_RESIDENT_BYTES)
     prompts = _prompts(model, open_calibration(inputs["calibration"]), config.mixed_positions)
     measured = measure_sensitivity(
         model,
@@ -91,6 +96,7 @@ def sensitivity(
         schemes=CANDIDATES[config.family],
         quantize=_quantize,
         progress=progress,
+        kept=kept,
     )
     write_sensitivities(out, measured)
 
@@ -172,10 +178,10 @@ def _probe(
 ) -> "tuple[Probe, list[Prompt]]":
     """The unchanged model is gone afterwards: a changed one takes its room."""
     from fastvlm_compile.quantize.sensitivity import Probe
+    from reference.budget import FEW_RESIDENT_BYTES
     from reference.loading import build
-    from reference.streaming import RESIDENT_BYTES
 
-    model = build(checkpoint, resident_bytes=RESIDENT_BYTES // 4)
+    model = build(checkpoint, resident_bytes=FEW_RESIDENT_BYTES)
     prompts = _prompts(model, calibration, num_positions)
     return Probe(model, prompts), prompts
 

@@ -92,10 +92,10 @@ def reference(
     """
     from fastvlm_compile.quantize.source import DequantizedCheckpoint
     from fastvlm_compile.quantize.weights_file import open_quantized
+    from reference.budget import FEW_RESIDENT_BYTES
     from reference.checkpoint.tensors import open_checkpoint
     from reference.loading import build
     from reference.prompt import load_tokenizer
-    from reference.streaming import RESIDENT_BYTES
     from validation.golden_file import open_goldens
     from validation.layer_curves import LAYERS_FILE, LayerReport, write_layers
     from validation.layer_errors import measure_layers
@@ -107,8 +107,7 @@ def reference(
     parts = [inputs[role] for role in sorted(inputs) if role.startswith("quantized_")]
     checkpoint = open_checkpoint(inputs["weights"])
     quantized = DequantizedCheckpoint(checkpoint=checkpoint, quantized=open_quantized(*parts))
-    # Two models at once, each with a tower besides: together they keep half of what one may.
-    budget = RESIDENT_BYTES // 4
+    budget = FEW_RESIDENT_BYTES
     models = (build(quantized, resident_bytes=budget), build(checkpoint, resident_bytes=budget))
     goldens = open_goldens(inputs["golden"])
     measurements, outputs = measure_reference(

@@ -65,7 +65,7 @@ def test_a_larger_model_takes_no_less_of_anything(smaller: str, larger: str) -> 
     below, above = _forecast(small).stages, _forecast(large).stages
     for name in above.keys() & below.keys():
         assert above[name].disk_bytes >= 0.97 * below[name].disk_bytes, name
-        if not name.startswith("coreml.decoder."):
+        if not name.startswith(("coreml.decoder.", "parity.coreml.")):
             assert above[name].memory_bytes >= below[name].memory_bytes, name
             assert above[name].time_s >= below[name].time_s, name
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastvlm_compile.kept import KeptWork
 from fastvlm_compile.progress import silent
 from fastvlm_compile.quantize.affine import round_to_nearest
 from fastvlm_compile.quantize.families import CANDIDATES
@@ -25,6 +26,7 @@ from fastvlm_compile.quantize.target_bytes import stored_bytes
 from reference.checkpoint.names import to_module
 from reference.checkpoint.tensors import open_checkpoint
 from reference.errors import UserError
+from reference.kept import NOTHING_KEPT
 from reference.loading import build, load
 from validation.logit_metrics import kl_divergence
 
@@ -110,6 +112,36 @@ def test_the_model_is_left_as_it_was(model, checkpoint, prompts):
     together(Probe(model, prompts), checkpoint, prompts, dict.fromkeys(NAMES, INT4), quantize)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_a_killed_measurement_goes_on_with_the_next_layer(model, checkpoint, prompts, tmp_path):
+    asked: list[str] = []
+
+    def measure(until: str, kept):
+        def quantize_or_die(name, weight, scheme):
+            asked.append(name)
+            if name == until:
+                raise KeyboardInterrupt
+            return quantize(name, weight, scheme)
+
+        return measure_sensitivity(
+            model,
+            checkpoint,
+            prompts,
+            names=NAMES,
+            schemes=(INT4, INT8),
+            quantize=quantize_or_die,
+            progress=silent,
+            kept=kept,
+        )
+
+    kept = KeptWork(folder=tmp_path, worth_s=0)
+    with pytest.raises(KeyboardInterrupt):
+        measure("model.layers.1.mlp.down_proj.weight", kept)
+    asked.clear()
+    resumed = measure("", kept)
+    assert set(asked) == set(NAMES[2:])
+    assert resumed == measure("", NOTHING_KEPT)
 
 
 @pytest.mark.parametrize("tied", [True, False])
