@@ -233,7 +233,7 @@ def _quantizations(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[st
 
     found = {}
     for each in recipe.targets.quantized():
-        stages = parts_of(each.target, each.variant).values()
+        stages = parts_of(recipe, each.target, each.variant).values()
         entries = open_quantized(*(artifacts[stage].folder for stage in stages)).entries
         found[each.quantization] = {
             tensor: f"{describe(entry.scheme)}, {entry.method}" for tensor, entry in entries.items()

@@ -130,7 +130,7 @@ def _stages(recipe: Recipe) -> Iterator[Stage]:
     if recipe.targets.mlx is not None:
         yield from mlx_stages(recipe, recipe.targets.mlx)
     if recipe.targets.apple_app is not None:
-        yield apple_app_stage(recipe.targets.apple_app)
+        yield apple_app_stage(recipe, recipe.targets.apple_app)
     if recipe.targets.torch is not None:
         yield Stage(
             name=TORCH_WEIGHTS,

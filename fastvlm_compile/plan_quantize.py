@@ -6,13 +6,13 @@ from typing import cast
 from fastvlm_compile.quantize.calibration_plan import CalibrationPlan
 from fastvlm_compile.quantize.families import FAMILIES
 from fastvlm_compile.quantize.presets import (
-    PRESETS,
     PROJECTOR_INT8,
     VISION_INT8,
     VISION_LUT6,
     Part,
     PartRole,
     Target,
+    preset_parts,
 )
 from fastvlm_compile.recipe import Quantization, Recipe
 from fastvlm_compile.stage import Stage
@@ -41,7 +41,9 @@ def quantized_stages(recipe: Recipe, quantization: Quantization) -> Iterator[Sta
         for part in (
             _MIXED_PARTS[each.target].values()
             if each.variant == "mixed"
-            else _preset_parts(each.target, each.variant).values()
+            else preset_parts(
+                each.target, each.variant, int4_block=quantization.int4_block
+            ).values()
         )
     }
     for part in parts.values():
@@ -56,7 +58,7 @@ def quantized_stages(recipe: Recipe, quantization: Quantization) -> Iterator[Sta
         )
     measured = {each.quantization: each for each in reversed(recipe.targets.quantized())}
     for name, each in reversed(measured.items()):
-        parts_by_role = parts_of(each.target, each.variant)
+        parts_by_role = parts_of(recipe, each.target, each.variant)
         yield Stage(
             name=f"parity.reference.{name}",
             function=f"{_STAGES}.parity:reference",
@@ -83,21 +85,13 @@ _MIXED_LANGUAGE: Mapping[Target, str] = {"onnx": "mixed", "coreml": "mixed-table
 """ONNX and MLX spend the same bytes on a block, so one search serves both."""
 
 
-def _preset_parts(target: str, variant: str) -> Mapping[PartRole, Part]:
-    """Of a variant that is no `mixed`."""
-    for name, preset in PRESETS.items():
-        for holder, quantization in preset.quantizations.items():
-            if (holder, name) == (target, variant):
-                return quantization.parts
-    raise AssertionError(f"{target} has no preset {variant}")
-
-
-def parts_of(target: str, variant: str) -> dict[PartRole, str]:
+def parts_of(recipe: Recipe, target: str, variant: str) -> dict[PartRole, str]:
     """The stage of each part of a quantized variant."""
     if variant != "mixed":
-        return {
-            role: f"quantize.{part.name}" for role, part in _preset_parts(target, variant).items()
-        }
+        assert recipe.quantization is not None
+        block = recipe.quantization.int4_block
+        parts = preset_parts(target, variant, int4_block=block)
+        return {role: f"quantize.{part.name}" for role, part in parts.items()}
     others = {role: f"quantize.{part.name}" for role, part in _MIXED_PARTS[target].items()}
     return {**others, "language": f"quantize.{_MIXED_LANGUAGE[cast(Target, target)]}"}
 

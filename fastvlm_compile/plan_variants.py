@@ -49,7 +49,7 @@ def onnx_variant(recipe: Recipe, target: OnnxTarget, variant: str) -> Iterator[S
         share_tied=target.share_tied,
     )
     half = variant == "fp16"
-    parts = {} if half else parts_of("onnx", variant)
+    parts = {} if half else parts_of(recipe, "onnx", variant)
     yield Stage(
         name=f"onnx.language.{variant}",
         function=f"{_STAGES}.onnx_variants:{'language_half' if half else 'language'}",
@@ -137,7 +137,7 @@ def coreml_compressed(
     recipe: Recipe, variant: str, parts: tuple[CoreMLPart, ...]
 ) -> Iterator[Stage]:
     """The float16 packages once more with quantized tensors, and their parity."""
-    quantized = parts_of("coreml", variant)
+    quantized = parts_of(recipe, "coreml", variant)
     for part in parts:
         role: PartRole = "vision" if part in ("vision", "projector") else "language"
         yield Stage(
@@ -176,7 +176,7 @@ def mlx_stages(recipe: Recipe, target: MlxTarget) -> Iterator[Stage]:
             name=f"mlx.{variant}",
             function=f"{_STAGES}.mlx:export",
             config=MlxConfig(tower_dtype=target.tower_dtype),
-            inputs=_mlx_inputs(variant),
+            inputs=_mlx_inputs(recipe, variant),
             tools=_MLX_EXPORT,
         )
         yield Stage(
@@ -197,20 +197,20 @@ def mlx_stages(recipe: Recipe, target: MlxTarget) -> Iterator[Stage]:
         )
 
 
-def apple_app_stage(target: AppleAppTarget) -> Stage:
+def apple_app_stage(recipe: Recipe, target: AppleAppTarget) -> Stage:
     """The language model and the projector of an MLX variant once more, as Apple's app reads it."""
     return Stage(
         name=f"apple_app.{target.variant}",
         function=f"{_STAGES}.mlx:export",
         config=MlxConfig(layout="apple_app"),
-        inputs=_mlx_inputs(target.variant),
+        inputs=_mlx_inputs(recipe, target.variant),
         tools=_MLX_EXPORT,
     )
 
 
-def _mlx_inputs(variant: str) -> dict[str, str]:
+def _mlx_inputs(recipe: Recipe, variant: str) -> dict[str, str]:
     quantized = quantization_of("mlx", variant) is not None
-    parts = parts_of("mlx", variant) if quantized else {}
+    parts = parts_of(recipe, "mlx", variant) if quantized else {}
     return {"weights": "weights", **{f"quantized_{role}": part for role, part in parts.items()}}
 
 

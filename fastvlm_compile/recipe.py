@@ -206,6 +206,9 @@ class Quantization:
     """How the quantized variants come to be."""
 
     calibration: Calibration
+    int4_block: Literal[32, 64] = 32
+    """Weights to a scale in `int4` of ONNX and Core ML. With 64, which `int4` of MLX has in any
+    case, all three hold the same integers: half the work of calibrated rounding, a larger error."""
     mixed_bits: MeanBits | None = None
     """Bits per weight, at most, of the language model in the variant `mixed`, if that is built."""
     mixed_positions: Count = 768

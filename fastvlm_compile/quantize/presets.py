@@ -163,6 +163,26 @@ PRESETS: Mapping[PresetName, Preset] = {
 }
 
 
+def preset_parts(
+    target: str, variant: str, *, int4_block: Literal[32, 64]
+) -> Mapping[PartRole, Part]:
+    """What a target's variant is made of.
+
+    Args:
+        target, variant: one of the presets'.
+        int4_block: of `int4` where the target leaves that open.
+    """
+    for name, preset in PRESETS.items():
+        for holder, quantization in preset.quantizations.items():
+            if (holder, name) == (target, variant):
+                wide = int4_block == 64
+                return {
+                    role: _INT4_GROUP64 if wide and part == _INT4 else part
+                    for role, part in quantization.parts.items()
+                }
+    raise AssertionError(f"{target} has no preset {variant}")
+
+
 def resolve(rules: tuple[Rule, ...], shapes: Mapping[str, Shape]) -> dict[str, Choice]:
     """What is done to each tensor, by canonical name; tensors without a rule are left out.
 

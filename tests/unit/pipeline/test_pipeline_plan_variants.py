@@ -126,20 +126,33 @@ def test_graphs_and_stages_of_a_bundle_name_each_other(write):
     assert onnx_graphs("fp32")[0] == "vision_encoder"
 
 
-def test_parts_and_quantizations_have_names_for_every_target():
-    assert parts_of("coreml", "lut4") == {
+def test_parts_and_quantizations_have_names_for_every_target(write):
+    recipe = load_recipe(write())
+    assert parts_of(recipe, "coreml", "lut4") == {
         "vision": "quantize.vision-lut6",
         "language": "quantize.language-lut4",
     }
-    assert parts_of("mlx", "int4") == {
+    assert parts_of(recipe, "mlx", "int4") == {
         "projector": "quantize.projector-int4-group64",
         "language": "quantize.language-int4-group64",
     }
-    assert parts_of("mlx", "mixed")["language"] == parts_of("onnx", "mixed")["language"]
-    assert parts_of("coreml", "mixed")["language"] == "quantize.mixed-tables"
+    for target in ("onnx", "mlx"):
+        assert parts_of(recipe, target, "mixed")["language"] == "quantize.mixed"
+    assert parts_of(recipe, "coreml", "mixed")["language"] == "quantize.mixed-tables"
     assert policy_of("coreml") == "policy.mixed-tables"
     assert quantization_of("onnx", "fp16") is None
     assert quantization_of("coreml", "int8") == "int8-channel"
+
+
+def test_with_blocks_of_64_four_bits_are_chosen_once_for_all_targets(write):
+    wide = load_recipe(write("  mixed_bits", "  int4_block: 64\n  mixed_bits"))
+    shared = "quantize.language-int4-group64"
+    for target in ("onnx", "coreml", "mlx"):
+        assert parts_of(wide, target, "int4")["language"] == shared
+    names = {stage.name for stage in make_plan(wide, weights=Path("w")).stages}
+    assert shared in names
+    assert "quantize.language-int4" not in names
+    assert parts_of(wide, "onnx", "int8")["language"] == "quantize.language-int8"
 
 
 def test_an_error_is_split_only_where_it_has_parts(write):
