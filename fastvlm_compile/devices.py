@@ -47,7 +47,7 @@ DEVICES: Mapping[DeviceName, Device] = {
             DeviceVariant(
                 target="coreml",
                 variant="int4",
-                why="4 bits with a scale for 32 weights, for the GPU",
+                why="4 bits with a scale for a block of weights, for the GPU",
             ),
             DeviceVariant(
                 target="mlx",
@@ -69,7 +69,7 @@ DEVICES: Mapping[DeviceName, Device] = {
             DeviceVariant(
                 target="coreml",
                 variant="int4",
-                why="4 bits with a scale for 32 weights, for the GPU",
+                why="4 bits with a scale for a block of weights, for the GPU",
             ),
             DeviceVariant(
                 target="mlx", variant="int8", why="on the GPU, half of float16 at no visible loss"
@@ -106,7 +106,9 @@ DEVICES: Mapping[DeviceName, Device] = {
                 variant="int8",
                 why="a quarter of float32 at no visible loss, and what others are compared with",
             ),
-            DeviceVariant(target="onnx", variant="int4", why="4 bits with a scale for 32 weights"),
+            DeviceVariant(
+                target="onnx", variant="int4", why="4 bits with a scale for a block of weights"
+            ),
             DeviceVariant(
                 target="onnx",
                 variant="int4-fast",

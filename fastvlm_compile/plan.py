@@ -253,7 +253,7 @@ def coreml_parts(target: CoreMLTarget) -> tuple[CoreMLPart, ...]:
 
 
 def _coreml(recipe: Recipe, target: CoreMLTarget) -> Iterator[Stage]:
-    for precision in target.precisions:
+    for precision in target.converted:
         yield _coreml_part(
             f"coreml.vision.{precision}",
             "coreml:vision",

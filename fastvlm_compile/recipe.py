@@ -119,13 +119,21 @@ class CoreMLTarget:
     precisions: tuple[Precision, ...]
     """What is converted and measured."""
     compressed: tuple[Compressed, ...] = ()
-    """Variants of the float16 packages with quantized weights, measured too."""
+    """Variants of the float16 packages with quantized weights, measured too. These packages are
+    converted for them in any case."""
     ship: tuple[CoreMLVariant, ...]
     """What of all these goes into the bundle."""
     image_sizes: tuple[FurtherSize, ...] = ()
     """What tower and projector take beside `image.size`, each in a function of its own."""
     language: CoreMLLanguage | None = None
     """None for the vision tower alone."""
+
+    @property
+    def converted(self) -> tuple[Precision, ...]:
+        """`precisions`, and what `compressed` is made of."""
+        if self.compressed and "float16" not in self.precisions:
+            return ("float16", *self.precisions)
+        return self.precisions
 
 
 @dataclass(frozen=True, kw_only=True)

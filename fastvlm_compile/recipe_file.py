@@ -112,12 +112,6 @@ def _coreml_problems(target: CoreMLTarget, *, context_length: int) -> Iterator[_
                 message=f"targets.coreml.ship: {precision} is not built",
                 hint=f"built: {', '.join(built)}",
             )
-    if target.compressed and "float16" not in target.precisions:
-        yield _Problem(
-            path=(*at, "compressed"),
-            message="targets.coreml.compressed: there are no float16 packages to compress",
-            hint="add float16 to targets.coreml.precisions",
-        )
     if len(set(target.ship)) != len(target.ship):
         yield _Problem(path=(*at, "ship"), message="targets.coreml.ship: a name is given twice")
     if target.language is not None and target.language.prefill_chunk > context_length:

@@ -44,8 +44,7 @@ Chosen = AbstractSet[tuple[str, str]]
 def narrow(recipe: Recipe, chosen: Chosen) -> Recipe:
     """The recipe with these variants alone: what they need stays, gates of the others go.
 
-    Compressed Core ML packages are made of the float16 ones, which then stay too; Apple's app
-    stays where both its parts do; `torch` is no variant and stays.
+    Apple's app stays where both its parts do; `torch` is no variant and stays.
     """
     targets = _targets(recipe.targets, chosen)
     gone = gates_gone(recipe.gates, targets)
@@ -98,9 +97,8 @@ def _onnx(target: OnnxTarget, chosen: Chosen) -> OnnxTarget | None:
 
 def _coreml(target: CoreMLTarget, chosen: Chosen) -> CoreMLTarget | None:
     compressed = _kept("coreml", target.compressed, chosen)
-    needed = {("coreml", "float16")} if compressed else set()
-    precisions = _kept("coreml", target.precisions, chosen | needed)
-    if not precisions:
+    precisions = _kept("coreml", target.precisions, chosen)
+    if not precisions and not compressed:
         return None
     return dataclasses.replace(
         target,

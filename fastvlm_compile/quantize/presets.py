@@ -139,7 +139,7 @@ PRESETS: Mapping[PresetName, Preset] = {
             "mlx": _mlx("int4", _INT4_GROUP64, _projector(_affine(4, 64))),
         },
         compute_unit="gpu",
-        why="4 bits with a scale for 32 weights; the Neural Engine computes blocks wrong",
+        why="4 bits with a scale for a block; the Neural Engine computes blocks wrong",
     ),
     "int4-fast": Preset(
         quantizations={

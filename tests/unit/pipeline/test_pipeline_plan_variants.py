@@ -155,6 +155,17 @@ def test_with_blocks_of_64_four_bits_are_chosen_once_for_all_targets(write):
     assert parts_of(wide, "onnx", "int8")["language"] == "quantize.language-int8"
 
 
+def test_float16_packages_that_are_only_compressed_are_converted_and_not_measured(write):
+    old = RECIPE[RECIPE.index("    precisions") : RECIPE.index("    language")]
+    recipe = load_recipe(
+        write(old, "    precisions: []\n    compressed: [int4]\n    ship: [int4]\n")
+    )
+    assert recipe.targets.variants()["coreml"] == ("int4",)
+    names = {stage.name for stage in make_plan(recipe, weights=Path("w")).stages}
+    assert {"coreml.decoder.float16", "coreml.decoder.int4", "parity.coreml.int4"} <= names
+    assert "parity.coreml.float16" not in names
+
+
 def test_an_error_is_split_only_where_it_has_parts(write):
     targets = load_recipe(write()).targets
     assert "decoder_precision" in components_of(targets, "onnx", "int4")
@@ -178,11 +189,6 @@ def test_an_error_is_split_only_where_it_has_parts(write):
         ),
         ("  mixed_bits: 5.0\n", "", "quantization.mixed_bits: missing"),
         ("mixed_bits: 5.0", "mixed_bits: 12", "quantization.mixed_bits: found the number 12"),
-        (
-            RECIPE[RECIPE.index("    precisions") : RECIPE.index("    language")],
-            "    precisions: [float32]\n    compressed: [int4]\n    ship: [float32]\n",
-            "there are no float16",
-        ),
         ("ship: [float16, int4]", "ship: [int4-fast]", "targets.coreml.ship: int4-fast is not"),
         ("variants: [fp16, int4, mixed]", "variants: [lut4]", "targets.mlx.variants[0]: found"),
     ],

@@ -88,16 +88,14 @@ def test_the_plan_says_what_the_device_is_sent_and_why(
     assert outcome.exit_code == 0, outcome.output
     lines = outcome.stderr.splitlines()
     assert lines[lines.index("device iphone") + 1 :] == [
-        "    coreml.float16: the tower at full precision on the Neural Engine, which computes in "
-        "float16 anyway",
-        "    coreml.int4: 4 bits with a scale for 32 weights, for the GPU",
+        "    coreml.int4: 4 bits with a scale for a block of weights, for the GPU",
         "    mlx.int4: what Apple's app loads; an app may use about half of a phone's memory",
         "    nothing else: 8 and 16 bits do not leave a phone's memory to other apps; ONNX is "
         "slower there",
     ]
     found = json.loads(CliRunner().invoke(cli, ["plan", "recipe.yaml", "--json"]).stdout)
     assert found["device"]["name"] == "iphone"
-    assert found["device"]["chosen"].keys() == {"coreml.float16", "coreml.int4", "mlx.int4"}
+    assert found["device"]["chosen"].keys() == {"coreml.int4", "mlx.int4"}
 
 
 def test_gates_are_not_inherited_for_variants_that_targets_leave_out(tmp_path: Path) -> None:
