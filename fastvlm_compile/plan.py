@@ -279,6 +279,7 @@ def _coreml(recipe: Recipe, target: CoreMLTarget) -> Iterator[Stage]:
                 **({"float32": "parity.coreml.float32"} if after else {}),
             },
             tools=("coremltools", "torch", "numpy", "safetensors", "tokenizers"),
+            resumable=True,
         )
     for variant in target.compressed:
         yield from coreml_compressed(recipe, variant, coreml_parts(target))

@@ -165,6 +165,7 @@ def coreml_compressed(
             **_reference("coreml", variant),
         },
         tools=("coremltools", "torch", "numpy", "safetensors", "tokenizers"),
+        resumable=True,
     )
 
 
@@ -194,6 +195,7 @@ def mlx_stages(recipe: Recipe, target: MlxTarget) -> Iterator[Stage]:
                 **(_reference("mlx", variant) if quantized else {}),
             },
             tools=(*_MLX, "pillow", "tokenizers"),
+            resumable=True,
         )
 
 

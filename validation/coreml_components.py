@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from reference.errors import UserError
+from reference.kept import Kept
 from validation.answer import splice
 from validation.component_parity import compare_output
 from validation.decoder_parity import compare_rows
@@ -145,7 +146,10 @@ def measure_decoder(comparison: Comparison, runner: WholeModel, component: Compo
 
 
 def foresee(
-    comparison: Comparison, runner: WholeModel, image_features: Mapping[str, Floats]
+    comparison: Comparison,
+    runner: WholeModel,
+    image_features: Mapping[str, Floats],
+    kept: Kept,
 ) -> None:
     """Run all that `measure_decoder` and the answers will ask for, package by package.
 
@@ -156,6 +160,7 @@ def foresee(
         comparison: the goldens.
         runner: the packages.
         image_features: what they made of the golden images, [T, H] by id.
+        kept: what came out of each package.
     """
     comparison.steps.begin("decoder packages, one by one")
     if not isinstance(runner, PackagesRuntime):
@@ -167,7 +172,7 @@ def foresee(
             sequences += [_cut(embeds, bounds) for bounds in _routes(len(embeds)).values()]
             if case.generated and all(name in image_features for name in case.image_ids):
                 sequences.append(_answered(comparison, runner, case, image_features))
-        runner.foresee(sequences)
+        runner.foresee(sequences, kept=kept)
 
 
 def _answered(

@@ -9,6 +9,7 @@ reference (`vision`, ... of the variant float16).
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from reference.kept import NOTHING_KEPT, Kept
 from reference.prompt import PromptTokenizer
 from validation.component_parity import measure_embed_tokens
 from validation.coreml_components import (
@@ -79,6 +80,7 @@ def measure_coreml(
     packages: Packages,
     tokenizer: PromptTokenizer,
     progress: Progress,
+    kept: Kept = NOTHING_KEPT,
 ) -> Measured:
     """Checks the declared contract, then every package alone, then the whole from pixels to tokens.
 
@@ -88,6 +90,7 @@ def measure_coreml(
         packages: the tower, or the whole model.
         tokenizer: turns answers into text.
         progress: told of everything that is run.
+        kept: what came out of each package of the decoder.
 
     Raises:
         PackageUnreadableError, PackagesMissingError, LanguageLayoutError: a part is missing or
@@ -115,7 +118,7 @@ def measure_coreml(
         end_to_end = run.tally("end_to_end")
         asked = {name: rows for name, rows in features.items() if name in index.image_ids}
         embeds = features_of(opened.whole, asked, end_to_end)
-        foresee(comparison, opened.whole, embeds)
+        foresee(comparison, opened.whole, embeds, kept)
         measure_decoder(comparison, opened.whole, run.component("decoder"))
         run.look_inside()  # before the many questions: looking takes time
         checked = CheckedRuntime(opened.whole, goldens.shape)

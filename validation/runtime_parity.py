@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reference.errors import UserError
+from reference.kept import NOTHING_KEPT, Kept
 from reference.prompt import PromptTokenizer
 from validation.component_parity import measure_embed_tokens, measure_vision_encoder
 from validation.decoder_parity import compare_rows
@@ -50,12 +51,21 @@ def measure_runtime(
     runtime: Runtime,
     tokenizer: PromptTokenizer,
     progress: Progress,
+    kept: Kept = NOTHING_KEPT,
 ) -> tuple[Measurement, ...]:
     """Every component alone on golden inputs, then the whole from pixels to tokens.
 
     Components that fail give failed structural measurements. Where weights are quantized every
     component is measured once more as `<component>_conversion`, against the reference with the
     same quantized weights.
+
+    Args:
+        config: what is measured.
+        goldens: what the reference returned.
+        runtime: what is compared with it.
+        tokenizer: turns answers into text.
+        progress: told of every comparison.
+        kept: the runtime's features of images and logits.
 
     Raises:
         GoldenError: the goldens are damaged.
@@ -70,7 +80,7 @@ def measure_runtime(
     num_parts = len(references) * (len(index.image_ids) + 1) + len(index.cases)
     steps = Steps(progress, num_parts + len(index.cases) + len(scenes))
     comparison = Comparison(goldens=goldens, tolerance=config.tolerance, steps=steps)
-    checked = CheckedRuntime(RememberingRuntime(runtime), goldens.shape)
+    checked = CheckedRuntime(RememberingRuntime(runtime, kept), goldens.shape)
     tallies, features = _measure_components(config, comparison, references, checked)
     (whole,) = _tallies(config, runtime, ["end_to_end"])
     measure_generations(comparison, checked, whole, features)

@@ -189,7 +189,13 @@ class MlxParityConfig:
     atol: float = 1e-3
 
 
-def mlx(config: MlxParityConfig, inputs: Mapping[str, Path], out: Path, progress: Progress) -> None:
+def mlx(
+    config: MlxParityConfig,
+    inputs: Mapping[str, Path],
+    out: Path,
+    progress: Progress,
+    kept: Kept = NOTHING_KEPT,
+) -> None:
     """Runs the folder in mlx, in float32 arithmetic, on the goldens and writes `parity.json`.
 
     Args:
@@ -198,6 +204,7 @@ def mlx(config: MlxParityConfig, inputs: Mapping[str, Path], out: Path, progress
             are quantized also `reference`, as for `onnx`.
         out: an empty directory.
         progress: told of every comparison.
+        kept: what was computed before a kill.
     """
     from reference.prompt import load_tokenizer
     from validation.golden_file import open_goldens
@@ -220,12 +227,17 @@ def mlx(config: MlxParityConfig, inputs: Mapping[str, Path], out: Path, progress
         runtime=open_mlx(inputs["model"]),
         tokenizer=load_tokenizer(inputs["checkpoint"] / "processor"),
         progress=progress,
+        kept=kept,
     )
     write_parity(out / PARITY_FILE, ParityReport(measurements=measurements))
 
 
 def coreml(
-    config: CoreMLParityConfig, inputs: Mapping[str, Path], out: Path, progress: Progress
+    config: CoreMLParityConfig,
+    inputs: Mapping[str, Path],
+    out: Path,
+    progress: Progress,
+    kept: Kept = NOTHING_KEPT,
 ) -> None:
     """Runs the packages in Core ML, or else in the ML Program executor; writes `parity.json`.
 
@@ -239,6 +251,7 @@ def coreml(
             packages `reference`, as for `onnx`.
         out: an empty directory.
         progress: told of every comparison.
+        kept: what each package of the decoder returned before a kill.
     """
     from reference.prompt import load_tokenizer
     from validation.coreml_parity import (
@@ -274,6 +287,7 @@ def coreml(
         ),
         tokenizer=load_tokenizer(inputs["checkpoint"] / "processor"),
         progress=progress,
+        kept=kept,
     )
     if measured.outputs is not None and config.precision == "float32":
         write_outputs(out, measured.outputs)

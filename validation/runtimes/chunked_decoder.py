@@ -6,12 +6,14 @@ The meaning of inputs, padding and caches is that of `language.json`'s exporter
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from reference.decoding import Logits
 from reference.errors import UserError
+from reference.kept import NOTHING_KEPT, Kept
 from validation.runtimes.base import Floats
 from validation.runtimes.language_layout import (
     ChunkLayout,
@@ -25,6 +27,8 @@ NUM_VALID = "num_valid"
 
 Arrays = Mapping[str, np.ndarray]
 S = TypeVar("S")
+
+_SEEN = "seen inside"
 
 
 class ContextFullError(UserError):
@@ -48,6 +52,14 @@ class ChunkProgram(Protocol[S]):
 
     def rest(self) -> None:
         """Told when the program will not be needed for a while: what it holds may be let go."""
+        ...
+
+    def seen(self) -> bytes:
+        """What was noticed of the values inside until now; empty if nobody looks."""
+        ...
+
+    def recall(self, seen: bytes) -> None:
+        """Have noticed this, and no more: what an equal program had `seen` after equal runs."""
         ...
 
 
@@ -124,7 +136,9 @@ class ChunkedDecoder(Generic[S]):
             logits = np.concatenate(pieces)
         return logits
 
-    def append_all(self, sequences: Sequence[Sequence[Floats]]) -> list[Floats]:
+    def append_all(
+        self, sequences: Sequence[Sequence[Floats]], *, kept: Kept = NOTHING_KEPT
+    ) -> list[Floats]:
         """What `append` gives for piece after piece of every sequence, each from nothing.
 
         Everything is run in the first chunk, then in the second: a chunk's weights are needed once,
@@ -132,6 +146,7 @@ class ChunkedDecoder(Generic[S]):
 
         Args:
             sequences: of pieces [L, H], L at least 1.
+            kept: what came out of each chunk.
 
         Returns:
             [pieces, V] for each sequence.
@@ -142,12 +157,13 @@ class ChunkedDecoder(Generic[S]):
         planned = [self._planned(pieces) for pieces in sequences]
         hidden = [[call.padded for call in calls] for calls in planned]
         logits: list[list[np.ndarray]] = [[] for _ in sequences]
-        for chunk, program in self._chunks:
+        for index, (chunk, program) in enumerate(self._chunks):
+            made = kept.arrays(f"chunk {index}", partial(_run_all, chunk, program, planned, hidden))
+            program.recall(made[_SEEN].tobytes())
             for number, calls in enumerate(planned):
-                kept = _ChunkMemory(state=program.new_state(), cache=_zeros(chunk))
                 results = [
-                    _run(chunk, program, call, rows, kept)
-                    for call, rows in zip(calls, hidden[number], strict=True)
+                    made[f"{number} {place}"]
+                    for place, call in enumerate(calls)
                     if chunk.layers is not None or call.wanted
                 ]
                 if chunk.vocabulary is None:
@@ -218,6 +234,25 @@ class _Call:
     position: int
     count: int
     wanted: bool
+
+
+def _run_all(
+    chunk: ChunkLayout,
+    program: ChunkProgram[S],
+    planned: "Sequence[Sequence[_Call]]",
+    hidden: Sequence[Sequence[np.ndarray]],
+    _: Kept,
+) -> dict[str, np.ndarray]:
+    """What came of every call of every sequence that a chunk takes, `<sequence> <call>`."""
+    made: dict[str, np.ndarray] = {}
+    for number, calls in enumerate(planned):
+        memory = _ChunkMemory(state=program.new_state(), cache=_zeros(chunk))
+        for place, (call, rows) in enumerate(zip(calls, hidden[number], strict=True)):
+            if chunk.layers is not None or call.wanted:
+                result = _run(chunk, program, call, rows, memory)
+                made[f"{number} {place}"] = np.ascontiguousarray(result)
+    made[_SEEN] = np.array(bytearray(program.seen()), dtype=np.uint8)
+    return made
 
 
 def _run(

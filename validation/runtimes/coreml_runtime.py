@@ -185,6 +185,13 @@ class CoreMLChunk:
     def rest(self) -> None:
         """Core ML maps weights, and keeps what it likes."""
 
+    def seen(self) -> bytes:
+        """Core ML shows nothing of the values inside."""
+        return b""
+
+    def recall(self, seen: bytes) -> None:
+        """There is nothing to recall."""
+
 
 def _arrays(outputs: "dict[str, object]") -> Arrays:
     import numpy as np

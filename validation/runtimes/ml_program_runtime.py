@@ -16,6 +16,7 @@ from validation.runtimes.ml_program.cache import DEFAULT_LIMIT_BYTES, ConstantCa
 from validation.runtimes.ml_program.executable import Executable, Rounding, load
 from validation.runtimes.ml_program.state import State
 from validation.runtimes.ml_program.watch import Watch
+from validation.runtimes.package_peaks import PeakWatch
 from validation.runtimes.packages_runtime import PackagesRuntime
 from validation.runtimes.sized_program import PlainProgram, SizedProgram
 
@@ -135,3 +136,12 @@ class ExecutedChunk:
     def rest(self) -> None:
         """Lets go of decompressed weights."""
         self._functions["prefill"].forget_constants()
+
+    def seen(self) -> bytes:
+        """What its watch has noticed."""
+        return self._watch.seen() if isinstance(self._watch, PeakWatch) else b""
+
+    def recall(self, seen: bytes) -> None:
+        """Lets its watch have noticed that."""
+        if isinstance(self._watch, PeakWatch):
+            self._watch.recall(seen)

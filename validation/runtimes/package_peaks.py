@@ -4,8 +4,9 @@ float16 ends at 65504. What overflows it turns into infinities that a later op m
 0), so it is looked for where it arises. Only an executor of ours shows the values inside.
 """
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -69,6 +70,14 @@ class PeakWatch(Watch):
         self.peaks[output] = Peak(
             kind=kind, name=output, max_abs=max_abs, num_non_finite=num_non_finite
         )
+
+    def seen(self) -> bytes:
+        """The peaks, as JSON."""
+        return json.dumps([asdict(peak) for peak in self.peaks.values()]).encode()
+
+    def recall(self, seen: bytes) -> None:
+        """Peaks that another watch had `seen`, in place of these."""
+        self.peaks = {peak["name"]: Peak(**peak) for peak in json.loads(seen)}
 
 
 class PackagePeaks:

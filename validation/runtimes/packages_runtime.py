@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from reference.decoding import Session
+from reference.kept import NOTHING_KEPT, Kept
 from validation.runtimes.base import Floats, Ids
 from validation.runtimes.chunked_decoder import ChunkedDecoder, ChunkProgram
 from validation.runtimes.chunked_session import ChunkedSession
@@ -103,17 +104,19 @@ class PackagesRuntime(Generic[S]):
         foreseen = self._foreseen.after(pieces)
         return self.decoder.append_all([pieces])[0] if foreseen is None else foreseen
 
-    def foresee(self, sequences: Sequence[Sequence[Floats]]) -> None:
+    def foresee(self, sequences: Sequence[Sequence[Floats]], *, kept: Kept = NOTHING_KEPT) -> None:
         """Run sequences package by package; `logits_after` and `session` then know of them.
 
         Args:
             sequences: each as `logits_after` takes it. One of a prompt and single rows is what a
                 session takes that is asked for the tokens of these rows.
+            kept: what came out of each package.
 
         Raises:
             ContextFullError: a sequence does not fit the context; then nothing is run.
         """
-        for pieces, logits in zip(sequences, self.decoder.append_all(sequences), strict=True):
+        all_logits = self.decoder.append_all(sequences, kept=kept)
+        for pieces, logits in zip(sequences, all_logits, strict=True):
             self._foreseen.add(pieces, logits)
 
     def session(self, inputs_embeds: Floats) -> Session:

@@ -1,5 +1,6 @@
 """What conversion does to take little memory changes no byte of a package."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,14 @@ from fastvlm_compile.export.coreml.language.module import ChunkFunction, load_we
 from fastvlm_compile.export.coreml.language.plan import split
 from fastvlm_compile.export.coreml.merge import merge
 from fastvlm_compile.export.coreml.quiet import quiet_coremltools
+from fastvlm_compile.kept import KeptWork
 from fastvlm_compile.progress import silent
 from reference.checkpoint.tensors import Checkpoint
+from validation.runtimes.chunked_decoder import ChunkedDecoder
+from validation.runtimes.language_layout import read_layout
+from validation.runtimes.ml_program.executable import load
+from validation.runtimes.ml_program_runtime import ExecutedChunk
+from validation.runtimes.package_peaks import PackagePeaks, Peak
 
 if TYPE_CHECKING:
     from coremltools import PassPipeline
@@ -117,3 +124,54 @@ def test_chunk_by_chunk_is_the_same_as_call_by_call(pieces: Path) -> None:
     memory = decoder.new_memory()
     expected = np.stack([decoder.append(part, memory) for part in parts])
     assert np.array_equal(decoder.append_all([parts, parts[:2]])[0], expected)
+
+
+def test_a_killed_run_goes_on_with_the_next_package(pieces: Path, tmp_path: Path) -> None:
+    rows = random_rows(24)
+    parts = [rows[:5], rows[5:21], rows[21:22]]
+    expected, noticed = _watched(pieces, [parts], KeptWork(folder=tmp_path / "whole", worth_s=0))
+    kept = KeptWork(folder=tmp_path / "kept", worth_s=0)
+    with pytest.raises(KeyboardInterrupt):
+        _watched(pieces, [parts], kept, die_in=2)
+    found, seen = _watched(pieces, [parts], kept, refuse=range(2))
+    assert np.array_equal(found[0], expected[0])
+    assert seen == noticed
+    assert seen
+
+
+def _raising(error: BaseException) -> Callable[..., Any]:
+    def run(*_: object) -> None:
+        raise error
+
+    return run
+
+
+def _watched(
+    pieces: Path,
+    sequences: list[list[np.ndarray]],
+    kept: KeptWork,
+    *,
+    die_in: int = -1,
+    refuse: range = range(0),
+) -> tuple[list[np.ndarray], list[tuple[str, Peak]]]:
+    """The logits, and the peaks inside.
+
+    Args:
+        pieces: the packages.
+        sequences: what they take in.
+        kept: of this run and of those before it.
+        die_in: the number of the package whose first run ends everything.
+        refuse: the numbers of packages that must not run.
+    """
+    peaks, layout = PackagePeaks(), read_layout(pieces)
+    programs = []
+    for number, chunk in enumerate(layout.chunks):
+        package = pieces / chunk.package
+        program = ExecutedChunk(load(package, function="prefill"), "none", peaks.watch_of(package))
+        if number == die_in:
+            program.run = _raising(KeyboardInterrupt())
+        elif number in refuse:
+            program.run = _raising(AssertionError("run again"))
+        programs.append(program)
+    found = ChunkedDecoder(layout, programs).append_all(sequences, kept=kept)
+    return found, list(peaks.of(""))
