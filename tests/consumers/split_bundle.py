@@ -14,10 +14,14 @@ from fastvlm_compile.bundle.root_files import external_data_chunks
 from fastvlm_compile.export.onnx.files import save_graph
 from fastvlm_compile.progress import silent
 
+CHUNK_BYTES = 1_000_000
+"""Cuts the tiny graphs into a handful of files."""
 STEMS = ("vision_encoder", "decoder_model_merged")
 
 
-def split_bundle(bundle: Path, folder: Path, *, chunk_bytes: int, share: bool = True) -> Path:
+def split_bundle(
+    bundle: Path, folder: Path, *, chunk_bytes: int = CHUNK_BYTES, share: bool = True
+) -> Path:
     """The float32 graphs in chunks of `chunk_bytes`.
 
     Args:

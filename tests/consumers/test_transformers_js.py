@@ -13,8 +13,6 @@ from validation.consumers.transformers_js import check
 
 pytestmark = pytest.mark.consumers
 
-CHUNK_BYTES = 1_000_000
-
 FOUR_BITS = {"vision_encoder": "q8", "embed_tokens": "q4", "decoder_model_merged": "q4"}
 
 
@@ -51,7 +49,7 @@ def test_without_a_dtype_it_loads_the_file_of_fewest_bits_of_each_graph(
 def test_graphs_in_several_files_of_weights_answer_the_same(
     tiny_bundle: Path, cases: ConsumerCases, environment: Environment, tmp_path: Path
 ) -> None:
-    split = split_bundle(tiny_bundle, tmp_path, chunk_bytes=CHUNK_BYTES)
+    split = split_bundle(tiny_bundle, tmp_path)
     chunks = json.loads((split / "config.json").read_text())["transformers.js_config"]
     assert min(chunks["use_external_data_format"].values()) > 2
     answers = ask(split, cases, environment, "fp32")
@@ -83,7 +81,7 @@ def test_a_missing_environment_is_told_and_not_a_verdict(tiny_bundle: Path, tmp_
 def test_a_bundle_with_other_weights_disagrees(
     tiny_bundle: Path, environment: Environment, tmp_path: Path
 ) -> None:
-    split = split_bundle(tiny_bundle, tmp_path, chunk_bytes=CHUNK_BYTES)
+    split = split_bundle(tiny_bundle, tmp_path)
     data = split / "onnx" / "decoder_model_merged.onnx_data"
     data.write_bytes(bytes(data.stat().st_size))
     found = {row.variant: row.status for row in check(split, environment)}
