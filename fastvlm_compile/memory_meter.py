@@ -17,6 +17,8 @@ from typing import Self
 _PROC = Path("/proc")
 _PAGES = ("RssAnon", "RssFile", "RssShmem")
 _ALLOCATED = ("RssAnon", "RssShmem")
+_FORK_LOOKS = 20
+"""After which a process that has only forked counts all the same: a second, by default."""
 _START_FIELD = 19
 """Of /proc/PID/stat, counted behind the name: clock ticks from the start of the machine."""
 
@@ -96,27 +98,48 @@ class _Tree:
     """A process and its descendants, those as well whose parent has ended."""
 
     def __init__(self, pid: int) -> None:
-        self._members: dict[int, str] = {pid: _started(pid)}
+        self._members = {pid: _Member(started=_started(pid), command="", looks_left=0)}
 
     def memory(self) -> Memory:
         """What its living members have now.
 
-        A process counts when it is found for the second time: from fork to exec it shows the pages
-        of its parent as its own.
+        From fork to exec a process shows the pages of its parent as its own, and its command: such
+        a one counts only when it stays like that.
         """
-        total, new = Memory(), set[int]()
-        for pid, started in list(self._members.items()):
-            if not started or _started(pid) != started:  # another has its number by now
-                del self._members[pid]
+        total, new = Memory(), list[tuple[int, int]]()
+        for pid, member in list(self._members.items()):
+            if not member.started or _started(pid) != member.started:
+                del self._members[pid]  # it is gone, and another may have its number by now
                 continue
-            total += _memory_of(pid)
-            new.update(_children(pid))
+            if member.looks_left and _command(pid) == member.command:
+                member.looks_left -= 1
+            else:
+                member.looks_left = 0
+                total += _memory_of(pid)
+            new += [(child, pid) for child in _children(pid)]
         while new:
-            pid = new.pop()
+            pid, parent = new.pop()
             if pid not in self._members:
-                self._members[pid] = _started(pid)
-                new.update(_children(pid))
+                self._members[pid] = _Member(
+                    started=_started(pid), command=_command(parent), looks_left=_FORK_LOOKS
+                )
+                new += [(child, pid) for child in _children(pid)]
         return total
+
+
+@dataclass(kw_only=True)
+class _Member:
+    """A process.
+
+    Attributes:
+        started: when; empty if it was gone already.
+        command: its parent's, which it has as well until it runs a program of its own.
+        looks_left: after which it counts even so.
+    """
+
+    started: str
+    command: str
+    looks_left: int
 
 
 def _started(pid: int) -> str:
@@ -124,6 +147,13 @@ def _started(pid: int) -> str:
     with contextlib.suppress(OSError):
         text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
         return text.rpartition(")")[2].split()[_START_FIELD]
+    return ""
+
+
+def _command(pid: int) -> str:
+    """The command line of a process; empty when it is gone."""
+    with contextlib.suppress(OSError):
+        return (_PROC / str(pid) / "cmdline").read_text(encoding="utf-8", errors="replace")
     return ""
 
 
