@@ -67,9 +67,9 @@ def test_the_whole_model_is_built_for_core_ml_and_its_errors_are_told_apart(
     gates = {(gate.variant, gate.component, gate.metric): gate for gate in recipe.gates}
     assert recipe.targets.coreml is not None
     assert recipe.targets.coreml.language is not None
-    # Synthetic outlier channels amplify rounding: the ONNX decoder has the same limit there.
-    decoder_limit = 1e-5 if recipe.name == "tiny" else 1e-4
-    for part, limit in (("vision", 1e-5), ("projector", 1e-5), ("decoder", decoder_limit)):
+    # Random weights amplify rounding: the ONNX decoder has the same limit there.
+    deep = 1e-5 if recipe.name == "tiny" else 1e-4
+    for part, limit in (("vision", deep), ("projector", 1e-5), ("decoder", deep)):
         assert (gates["float32", part, "relative_l2"].max or 1) <= limit
         assert ("float16", f"{part}_precision", "relative_l2") in gates
         assert ("float16", part, "relative_l2") in gates
