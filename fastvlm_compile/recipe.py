@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from fastvlm_compile.devices import DeviceName
-from fastvlm_compile.quantize.presets import PRESETS
+from fastvlm_compile.quantize.presets import find_quantization
 from fastvlm_compile.recipe_checkpoint import CheckpointChoice
 from fastvlm_compile.recipe_values import Count, CountOrNone, FurtherSize, Text
 from fastvlm_compile.structure import Rule
@@ -268,10 +268,5 @@ def quantization_of(target: str, variant: str) -> str | None:
     """The name of the quantization whose tensors a variant encodes; None where nothing is."""
     if variant == "mixed":
         return "mixed" if target == "onnx" else f"mixed-{target}"
-    found = [
-        quantization.name
-        for name, preset in PRESETS.items()
-        for holder, quantization in preset.quantizations.items()
-        if (holder, name) == (target, variant)
-    ]
-    return found[0] if found else None
+    found = find_quantization(target, variant)
+    return None if found is None else found.name

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from reference.budget import resident
 from reference.checkpoint.names import EMBED_TOKENS, LM_HEAD, to_module
 from reference.qwen2 import Qwen2
 from reference.weights import Rows, Weights
@@ -42,13 +43,10 @@ def stream_language(
         Names in `FastVLM`'s state dict that need not be loaded.
     """
     language.add_module("embed_tokens", RowsOfTable(weights.rows(EMBED_TOKENS), dtype))
-    beyond = []
-    for prefix, module in _parts(language):
-        size_bytes = _size(module.parameters(), dtype) * dtype.itemsize
-        if size_bytes <= resident_bytes:
-            resident_bytes -= size_bytes
-        else:
-            beyond.append((prefix, module))
+    parts = list(_parts(language))
+    sizes = (_size(module.parameters(), dtype) * dtype.itemsize for _, module in parts)
+    stay = resident(sizes, resident_bytes)
+    beyond = [part for part, stays in zip(parts, stay, strict=True) if not stays]
     names = {prefix + name for prefix, module in beyond for name in module.state_dict()}
     if beyond:
         memory = SharedMemory([module for _, module in beyond], weights, dtype)

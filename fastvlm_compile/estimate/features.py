@@ -12,7 +12,7 @@ from fastvlm_compile.quantize.families import CANDIDATES
 from fastvlm_compile.quantize.roles import role_of
 from fastvlm_compile.stages.mixed import PolicyConfig, SensitivityConfig
 from fastvlm_compile.stages.parity import CoreMLParityConfig, MlxParityConfig
-from reference.budget import FEW_RESIDENT_BYTES, RESIDENT_BYTES
+from reference.budget import FEW_RESIDENT_BYTES, RESIDENT_BYTES, resident
 from reference.config import Qwen2Config
 
 _GIGA = 1e9
@@ -126,12 +126,10 @@ def _held_bytes(job: Job) -> float:
     facts = job.facts
     head = _FLOAT * facts.numbers("head")
     layer = _FLOAT * facts.numbers("layers") / facts.config.text.num_hidden_layers
-    held = beyond = 0.0
-    for part in (*(layer for _ in range(facts.config.text.num_hidden_layers)), head):
-        if held + part <= budget:
-            held += part
-        else:
-            beyond = max(beyond, part)
+    sizes = [layer] * facts.config.text.num_hidden_layers + [head]
+    parts = list(zip(sizes, resident(sizes, budget), strict=True))
+    held = sum(size for size, stays in parts if stays)
+    beyond = max((size for size, stays in parts if not stays), default=0.0)
     return num_models * (held + beyond)
 
 

@@ -163,6 +163,19 @@ PRESETS: Mapping[PresetName, Preset] = {
 }
 
 
+def find_quantization(target: str, variant: str) -> Quantization | None:
+    """What a variant of a target encodes; None where no preset has it."""
+    return next(
+        (
+            quantization
+            for name, preset in PRESETS.items()
+            for holder, quantization in preset.quantizations.items()
+            if (holder, name) == (target, variant)
+        ),
+        None,
+    )
+
+
 def preset_parts(
     target: str, variant: str, *, int4_block: Literal[32, 64]
 ) -> Mapping[PartRole, Part]:
@@ -172,15 +185,13 @@ def preset_parts(
         target, variant: one of the presets'.
         int4_block: of `int4` where the target leaves that open.
     """
-    for name, preset in PRESETS.items():
-        for holder, quantization in preset.quantizations.items():
-            if (holder, name) == (target, variant):
-                wide = int4_block == 64
-                return {
-                    role: _INT4_GROUP64 if wide and part == _INT4 else part
-                    for role, part in quantization.parts.items()
-                }
-    raise AssertionError(f"{target} has no preset {variant}")
+    quantization = find_quantization(target, variant)
+    assert quantization is not None, f"{target} has no preset {variant}"
+    if int4_block == 32:
+        return quantization.parts
+    return {
+        role: _INT4_GROUP64 if part == _INT4 else part for role, part in quantization.parts.items()
+    }
 
 
 def resolve(rules: tuple[Rule, ...], shapes: Mapping[str, Shape]) -> dict[str, Choice]:
