@@ -12,7 +12,7 @@ import resume_stages
 from fastvlm_compile.progress import silent
 from fastvlm_compile.stage import Plan, Source, Stage
 from fastvlm_compile.store import Store
-from fastvlm_compile.tree_digest import StatMemo, read_tree
+from fastvlm_compile.tree_digest import sha256_of
 
 StageFunction = Callable[..., None]
 
@@ -72,8 +72,10 @@ class Builds:
         return entry / "output"
 
 
-def digest(folder: Path) -> str:
-    return read_tree(folder, StatMemo(), hidden=True).digest
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file by its path."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
 
 def inodes(folder: Path) -> set[int]:
@@ -99,7 +101,7 @@ def check_resumed(build: Builds, die_after: int, stage: StageFunction) -> list[s
     undisturbed.mkdir()
     sources = {source.name: source.path for source in build.plan.sources}
     stage(build.plan.stages[0].config, sources, undisturbed, silent)
-    assert digest(build.output()) == digest(undisturbed)
+    assert digests(build.output()) == digests(undisturbed)
     return [*killed, *resumed]
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 
-import numba
 import numpy as np
+import torch
 
 from fastvlm_compile.quantize.affine_kernels import HALF_MAX, Form, Single
 from fastvlm_compile.quantize.scheme import Affine, SchemeError, Shape, check_scheme, code_range
@@ -67,7 +67,7 @@ def spread_importance(importance: Floats | None, shape: Shape) -> Floats:
 
 
 def over_rows(run: Callable[[slice], None], shape: Shape) -> None:
-    """Call `run` on chunks of the rows of [O, F] in threads, as many as numba would use.
+    """Call `run` on chunks of the rows of [O, F] in threads, as many as PyTorch has.
 
     A chunk's rows do not depend on the number of threads, nor may what `run` makes of them.
     """
@@ -76,7 +76,7 @@ def over_rows(run: Callable[[slice], None], shape: Shape) -> None:
     if len(chunks) == 1:
         run(chunks[0])
         return
-    with ThreadPoolExecutor(max_workers=numba.get_num_threads()) as pool:
+    with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
         list(pool.map(run, chunks))
 
 

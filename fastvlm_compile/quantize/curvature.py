@@ -16,6 +16,7 @@ from fastvlm_compile.quantize.tensor import Floats
 
 Doubles = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 class Feedback(Protocol):
@@ -32,9 +33,21 @@ class Feedback(Protocol):
         """[C, C]: U among these columns; its diagonal is of no use."""
         ...
 
+    def slope(self, errors: Floats) -> "Slope":
+        """Of the errors [O, F], when all columns are rounded: in the order of H's rows."""
+        ...
+
 
 class Slope(Protocol):
     """E H for errors E [O, F] that change."""
+
+    def row_errors(self) -> Doubles:
+        """e H e^T of each row e: [O]."""
+        ...
+
+    def take(self, rows: Flags, other: "Slope") -> None:
+        """Some rows of E became those of another of the same H."""
+        ...
 
     def at(self, columns: slice) -> Floats:
         """[O, C]."""
@@ -54,10 +67,6 @@ class Curvature(Protocol):
 
     def times(self, values: Floats, rows: slice, columns: slice) -> Floats:
         """[O, C]: values [O, R] times H[rows, columns]."""
-        ...
-
-    def row_errors(self, errors: Floats) -> Doubles:
-        """e H e^T of each row e of [O, F]: [O]."""
         ...
 
     def feedback(self) -> Feedback:

@@ -20,7 +20,7 @@ import numpy as np
 from fastvlm_compile.quantize.affine import search
 from fastvlm_compile.quantize.affine_kernels import Form
 from fastvlm_compile.quantize.affine_rows import as_rows, assemble, form_of, over_rows
-from fastvlm_compile.quantize.curvature import Curvature, Feedback, Indices
+from fastvlm_compile.quantize.curvature import Curvature, Feedback, Indices, Slope
 from fastvlm_compile.quantize.gptq_descent import COLUMNS, State, descend
 from fastvlm_compile.quantize.gptq_factors import (
     MAX_DAMPING,
@@ -84,9 +84,7 @@ def gptq(
         part = slice(first, first + _ROWS_AT_ONCE)
         start = search(weight[part], scheme, importance)
         state = _start_of(rows[part], start, form_of(scheme, weight.shape))
-        rounded = _rounded_with_feedback(rows[part], state, curvature.feedback(), order)
-        _keep_better(state, rounded, curvature)
-        slope = curvature.slope(state.errors)
+        slope = _take_better(rows[part], state, curvature, order)
         for _ in range(rounds):
             descend(state, curvature, slope)
         codes[part], scales[part], zeros[part] = state.codes, state.scales, state.zeros
@@ -101,6 +99,17 @@ def _start_of(rows: Floats, start: QuantizedTensor, form: Form) -> State:
         zeros=start.effective_zero_points(),
         form=form,
     )
+
+
+def _take_better(rows: Floats, state: State, curvature: Curvature, order: Indices) -> Slope:
+    """Give each row GPTQ's codes if they err less than its own; returns the slope of the errors."""
+    slope, feedback = curvature.slope(state.errors), curvature.feedback()
+    codes, errors = _rounded_with_feedback(rows, state, feedback, order)
+    rounded = feedback.slope(errors)
+    better = rounded.row_errors() < slope.row_errors()
+    state.codes[better], state.errors[better] = codes[better], errors[better]
+    slope.take(better, rounded)
+    return slope
 
 
 def _rounded_with_feedback(
@@ -137,10 +146,3 @@ def _round_columns(
         )
 
     over_rows(run, target.shape)
-
-
-def _keep_better(state: State, other: tuple[Codes, Floats], curvature: Curvature) -> None:
-    """Take the rows of `other` that err less."""
-    codes, errors = other
-    better = curvature.row_errors(errors) < curvature.row_errors(state.errors)
-    state.codes[better], state.errors[better] = codes[better], errors[better]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fastvlm_compile.quantize.curvature import Doubles, Indices, row_products
+from fastvlm_compile.quantize.curvature import Doubles, Flags, Indices, Slope, row_products
 from fastvlm_compile.quantize.products import cholesky, product
 from fastvlm_compile.quantize.tensor import Floats
 from reference.errors import UserError
@@ -104,13 +104,9 @@ class MatrixCurvature:
         """[O, C]: values [O, R] times H[rows, columns]."""
         return product(values, self.matrix[rows, columns])
 
-    def row_errors(self, errors: Floats) -> Doubles:
-        """e H e^T of each row e of [O, F]: [O]."""
-        return row_products(product(errors, self.matrix), errors)
-
     def feedback(self) -> "_MatrixFeedback":
         """For any rows."""
-        return _MatrixFeedback(self.factor)
+        return _MatrixFeedback(self)
 
     def slope(self, errors: Floats) -> "_MatrixSlope":
         """Of errors [O, F]."""
@@ -118,21 +114,30 @@ class MatrixCurvature:
 
 
 class _MatrixFeedback:
-    def __init__(self, factor: Floats) -> None:
-        self._factor = factor
+    def __init__(self, curvature: MatrixCurvature) -> None:
+        self._curvature = curvature
 
     def pull(self, errors: Floats, columns: slice) -> Floats:
         before = slice(0, columns.start)
-        return product(errors[:, before], self._factor[before, columns])
+        return product(errors[:, before], self._curvature.factor[before, columns])
 
     def inside(self, columns: slice) -> Floats:
-        return self._factor[columns, columns]
+        return self._curvature.factor[columns, columns]
+
+    def slope(self, errors: Floats) -> "_MatrixSlope":
+        return self._curvature.slope(errors)
 
 
 class _MatrixSlope:
     def __init__(self, errors: Floats, matrix: Floats) -> None:
         self._errors = errors
         self._matrix = matrix
+
+    def row_errors(self) -> Doubles:
+        return row_products(product(self._errors, self._matrix), self._errors)
+
+    def take(self, rows: Flags, other: Slope) -> None:
+        del rows, other  # the product is of the errors as they are
 
     def at(self, columns: slice) -> Floats:
         return product(self._errors, self._matrix[:, columns])

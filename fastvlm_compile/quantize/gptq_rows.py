@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastvlm_compile.quantize.curvature import Doubles, Indices
+from fastvlm_compile.quantize.curvature import Doubles, Flags, Indices, Slope
 from fastvlm_compile.quantize.gptq_descent import COLUMNS
 from fastvlm_compile.quantize.gptq_factors import HessianError, with_damping
 from fastvlm_compile.quantize.products import add_product, cholesky, product, solve_upper
@@ -65,6 +65,7 @@ class RowMoments:
         return RowCurvature(
             rows=self.rows,
             added=(dead + damping).astype(np.float32),
+            order=order,
             ordered=ordered,
             pulls=pulls,
             insides=tuple(inside),
@@ -99,13 +100,15 @@ class RowCurvature:
     Attributes:
         rows: X [T, F].
         added: to the diagonal of X^T X [F].
-        ordered: X in the order of rounding [T, F].
+        order: of rounding [F].
+        ordered: X in that order [T, F].
         pulls: what errors times X^T are multiplied by to move a column [T, F], in that order.
         insides: U of H = U D U^T among the columns of each chunk [C, C].
     """
 
     rows: Floats
     added: Floats
+    order: Indices
     ordered: Floats
     pulls: Floats
     insides: tuple[Floats, ...]
@@ -129,18 +132,13 @@ class RowCurvature:
         )
         return result
 
-    def row_errors(self, errors: Floats) -> Doubles:
-        """e H e^T of each row e of [O, F]: [O]."""
-        seen: Doubles = np.square(product(errors, self.rows.T), dtype=np.float64).sum(axis=1)
-        return seen + np.sum(np.square(errors) * self.added, axis=1, dtype=np.float64)
-
     def feedback(self) -> "_RowFeedback":
         """For rows that begin to be rounded."""
         return _RowFeedback(self)
 
     def slope(self, errors: Floats) -> "_RowSlope":
         """Of errors [O, F]."""
-        return _RowSlope(self, errors)
+        return _RowSlope(self, errors, product(errors, self.rows.T))
 
 
 class _RowFeedback:
@@ -150,25 +148,44 @@ class _RowFeedback:
         self._done = 0
 
     def pull(self, errors: Floats, columns: slice) -> Floats:
-        curvature = self._curvature
-        if self._seen is None:
-            self._seen = np.zeros((len(errors), len(curvature.rows)), dtype=np.float32)
-        new = slice(self._done, columns.start)
-        if new.stop > new.start:
-            add_product(self._seen, errors[:, new], curvature.ordered[:, new].T)
-        self._done = columns.start
-        return product(self._seen, curvature.pulls[:, columns])
+        seen = self._all_seen(errors[:, self._done : columns.start])
+        return product(seen, self._curvature.pulls[:, columns])
 
     def inside(self, columns: slice) -> Floats:
         chunk: int = columns.start // COLUMNS
         return self._curvature.insides[chunk]
 
+    def slope(self, errors: Floats) -> "_RowSlope":
+        seen = self._all_seen(errors[:, self._curvature.order[self._done :]])
+        return _RowSlope(self._curvature, errors, seen)
+
+    def _all_seen(self, new: Floats) -> Floats:
+        """[O, T]: errors so far times X^T, given those [O, C] that it was not told of yet."""
+        ordered = self._curvature.ordered
+        if self._seen is None:
+            self._seen = np.zeros((len(new), len(ordered)), dtype=np.float32)
+        if new.shape[1]:
+            columns = slice(self._done, self._done + new.shape[1])
+            add_product(self._seen, new, ordered[:, columns].T)
+            self._done = columns.stop
+        return self._seen
+
 
 class _RowSlope:
-    def __init__(self, curvature: RowCurvature, errors: Floats) -> None:
+    def __init__(self, curvature: RowCurvature, errors: Floats, seen: Floats) -> None:
         self._curvature = curvature
         self._errors = errors
-        self._seen = product(errors, curvature.rows.T)
+        self._seen = seen
+
+    def row_errors(self) -> Doubles:
+        seen: Doubles = np.square(self._seen, dtype=np.float64).sum(axis=1)
+        own: Floats = np.square(self._errors) * self._curvature.added
+        seen += own.sum(axis=1, dtype=np.float64)
+        return seen
+
+    def take(self, rows: Flags, other: Slope) -> None:
+        assert isinstance(other, _RowSlope)
+        self._seen[rows] = other._seen[rows]
 
     def at(self, columns: slice) -> Floats:
         gradient: Floats = np.multiply(self._errors[:, columns], self._curvature.added[columns])

@@ -39,7 +39,7 @@ def test_its_products_and_its_factor_are_those_of_the_matrix() -> None:
     order = np.argsort(-of_matrix.diagonal, kind="stable")
     matrix, rows = of_matrix.curvature(order, 0.01), of_rows.curvature(order, 0.01)
     errors = np.random.default_rng(1).standard_normal((50, SIZE)).astype(np.float32)
-    close(rows.row_errors(errors), matrix.row_errors(errors))
+    close(rows.slope(errors).row_errors(), matrix.slope(errors).row_errors())
     near, far = slice(100, 180), slice(60, 300)
     close(rows.part(near, far), matrix.part(near, far))
     for taken in (near, far):
@@ -52,6 +52,9 @@ def test_its_products_and_its_factor_are_those_of_the_matrix() -> None:
         columns = slice(start, min(start + 128, SIZE))
         close(given.pull(errors, columns), expected.pull(errors, columns))
         close(np.triu(given.inside(columns), 1), np.triu(expected.inside(columns), 1))
+    back = np.argsort(order)
+    slope = given.slope(errors[:, back])
+    close(slope.at(slice(0, SIZE)), matrix.slope(errors[:, back]).at(slice(0, SIZE)))
 
 
 def test_a_slope_follows_what_changes() -> None:
@@ -63,6 +66,17 @@ def test_a_slope_follows_what_changes() -> None:
     errors[:, 40:70] += change
     slope.changed(slice(40, 70), change)
     close(slope.at(slice(0, SIZE)), curvature.slope(errors).at(slice(0, SIZE)))
+
+
+def test_a_slope_takes_rows_of_another() -> None:
+    _, few = both(inputs())
+    curvature = check_rows(few, SIZE).curvature(np.arange(SIZE), 0.01)
+    rng = np.random.default_rng(1)
+    errors, others = rng.standard_normal((2, 50, SIZE)).astype(np.float32)
+    slope, rows = curvature.slope(errors), np.arange(50) % 3 == 0
+    slope.take(rows, curvature.slope(others))
+    errors[rows] = others[rows]
+    close(slope.row_errors(), curvature.slope(errors).row_errors())
 
 
 @pytest.mark.parametrize("block_size", [0, 32, 128])
