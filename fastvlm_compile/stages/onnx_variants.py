@@ -30,7 +30,8 @@ class OnnxVariantLanguageConfig(OnnxDecoderConfig):
         variant: names the files.
         context_length: positions for which rotary tables are stored.
         max_bits_per_weight: what the files of each graph may have on disk, everything counted but
-            `GRAPH_BYTES`, which only a tiny model notices.
+            `GRAPH_BYTES`, which only a tiny model notices; of `mixed` both graphs together, as its
+            budget is one.
         share_tied: the embedding reads the decoder's file where the head is the same tensor.
     """
 
@@ -143,7 +144,7 @@ def language_half(
         context_length=config.context_length,
     )
     export_half_embedding(checkpoint, out, progress, opset=config.opset)
-    _check_bytes(config, checkpoint, out)
+    check_language_bytes(config, checkpoint, out)
 
 
 def language(
@@ -185,11 +186,17 @@ def language(
         variant=config.variant,
         share_with=saved if shared and checkpoint.tied else None,
     )
-    _check_bytes(config, checkpoint, out)
+    check_language_bytes(config, checkpoint, out)
 
 
-def _check_bytes(config: OnnxVariantLanguageConfig, checkpoint: "Checkpoint", out: Path) -> None:
-    """Each graph with its own data must be as small as the variant's name says."""
+def check_language_bytes(
+    config: OnnxVariantLanguageConfig, checkpoint: "Checkpoint", out: Path
+) -> None:
+    """What is stored must be as small as the variant's name says.
+
+    Raises:
+        ExportError: it is not.
+    """
     from math import prod
 
     from fastvlm_compile.export.onnx.decoder import DECODER
@@ -206,9 +213,15 @@ def _check_bytes(config: OnnxVariantLanguageConfig, checkpoint: "Checkpoint", ou
         if role_of(name, info.shape) == "language"
     )
     head = tensors.get(LM_HEAD, tensors[EMBED_TOKENS])
-    for stem, num_weights in ((DECODER, linears + prod(head.shape)), (EMBEDDING, embedding)):
+    counts = {DECODER: linears + prod(head.shape), EMBEDDING: embedding}
+    checked: list[tuple[str, ...]] = [(DECODER,), (EMBEDDING,)]
+    if config.variant == "mixed":
+        # A tied embedding is the decoder's head, which the budget counts once.
+        checked = [(DECODER,)] if checkpoint.tied else [(DECODER, EMBEDDING)]
+    for stems in checked:
+        num_weights = sum(counts[stem] for stem in stems)
         check_variant_bytes(
-            sorted(out.glob(f"{stem}*")),
+            sorted(path for stem in stems for path in out.glob(f"{stem}*")),
             num_weights=num_weights,
             max_bits_per_weight=config.max_bits_per_weight + 8 * GRAPH_BYTES / num_weights,
         )
