@@ -1,6 +1,7 @@
 """Prompt and images -> answer, over any `Runtime`: what `generate` and task accuracy share."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -56,6 +57,7 @@ def answer(
     *,
     context_length: int,
     on_token: OnToken | None = None,
+    after_images: Callable[[], None] | None = None,
 ) -> Generation:
     """Answers one prompt.
 
@@ -66,9 +68,11 @@ def answer(
         settings: how to choose tokens; `max_new_tokens` is cut to what the context has left.
         context_length: positions that prompt and answer may take together.
         on_token: see `generate`.
+        after_images: called when the images are encoded, to make room for the decoder and open it.
 
     Returns:
-        The answer; its time to first token counts from here, so the encoding of the images too.
+        The answer; its time to first token counts from here, so the encoding of the images too, but
+        not `after_images`.
 
     Raises:
         PromptError: the prompt fills the context, or holds another number of images.
@@ -76,6 +80,10 @@ def answer(
     """
     started = time.perf_counter()
     features = None if pixel_values is None else encode_images(runtime, pixel_values)
+    encoding_s = time.perf_counter() - started
+    if after_images is not None:
+        after_images()
+    started = time.perf_counter()
     embeds = splice(runtime, input_ids, features)
     left = context_length - embeds.shape[1]
     if left < 1:
@@ -85,6 +93,6 @@ def answer(
             hint="shorten the prompt or give fewer images",
         )
     settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, left))
-    before_s = time.perf_counter() - started
+    before_s = encoding_s + time.perf_counter() - started
     generation = generate(runtime.session(embeds), settings, on_token=on_token)
     return replace(generation, time_to_first_token_s=before_s + generation.time_to_first_token_s)

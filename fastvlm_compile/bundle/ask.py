@@ -99,21 +99,29 @@ def ask(
     input_ids = encode_prompt(prompt, tokenizer, num_images=len(question.images))
     pixel_values = _pixels(question.images, contract)
     started = time.perf_counter()
-    opened = open_runtime(bundle, manifest, runtime, variant)
+    opened = open_runtime(bundle, manifest, runtime, variant, images=pixel_values is not None)
     load_time_s = time.perf_counter() - started
+
+    def after_images() -> None:
+        nonlocal load_time_s
+        started = time.perf_counter()
+        opened.after_images()
+        load_time_s += time.perf_counter() - started
+
     stream = _Stream(tokenizer, on_text)
     generation = answer(
-        opened,
+        opened.runtime,
         input_ids,
         pixel_values,
         settings,
         context_length=contract.context_length,
         on_token=stream.token,
+        after_images=after_images,
     )
     return Reply(
         text=stream.finish(),
         generation=generation,
-        executor=opened.executor,
+        executor=opened.runtime.executor,
         load_time_s=load_time_s,
         num_prompt_positions=len(input_ids)
         + len(question.images) * (contract.tokens_per_image - 1),

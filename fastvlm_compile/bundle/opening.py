@@ -1,5 +1,7 @@
 """A bundle's files -> something that runs them."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,8 +16,28 @@ if TYPE_CHECKING:
     from validation.runtimes.onnxruntime_runtime import GraphPaths
 
 
-def open_runtime(bundle: Path, manifest: Manifest, runtime: RuntimeName, variant: str) -> Runtime:
-    """Opens a variant that is there.
+def _nothing() -> None:
+    """All is open, and stays."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A variant that is about to answer one question.
+
+    Attributes:
+        runtime: what computes.
+        after_images: to be called when all images are encoded: lets go of the tower where its
+            memory can be used for the decoder, which is opened then.
+    """
+
+    runtime: Runtime
+    after_images: Callable[[], None] = _nothing
+
+
+def open_runtime(
+    bundle: Path, manifest: Manifest, runtime: RuntimeName, variant: str, *, images: bool
+) -> Opened:
+    """Opens a variant that is there, for a question with images or without.
 
     Raises:
         ToolError: the runtime is not installed.
@@ -26,14 +48,15 @@ def open_runtime(bundle: Path, manifest: Manifest, runtime: RuntimeName, variant
         if runtime == "torch":
             from validation.runtimes.torch_runtime import open_torch
 
-            return open_torch(bundle / "torch")
+            return Opened(runtime=open_torch(bundle / "torch"))
         if runtime == "onnxruntime":
-            return _open_onnx(bundle, variant)
+            return _open_onnx(bundle, variant, images=images)
         if runtime == "mlx":
             from validation.runtimes.mlx_runtime import open_mlx
 
-            return open_mlx(bundle / "mlx" / variant)
-        return _open_packages(packages_of(bundle, manifest, variant), runtime, variant)
+            return Opened(runtime=open_mlx(bundle / "mlx" / variant))
+        packages = packages_of(bundle, manifest, variant)
+        return Opened(runtime=_open_packages(packages, runtime, variant))
     except ModuleNotFoundError as error:
         raise ToolError(
             f"--runtime {runtime} needs {error.name}, which is not installed",
@@ -57,13 +80,20 @@ def graphs_of(bundle: Path, variant: str) -> "GraphPaths":
     return GraphPaths(vision_encoder=vision, embed_tokens=embedding, decoder_model_merged=decoder)
 
 
-def _open_onnx(bundle: Path, variant: str) -> Runtime:
+def _open_onnx(bundle: Path, variant: str, *, images: bool) -> Opened:
     from validation.runtimes.onnxruntime_runtime import OnnxRuntime
 
-    opened = OnnxRuntime(graphs_of(bundle, variant))
+    runtime = OnnxRuntime(graphs_of(bundle, variant), brief_vision=True)
     # Opened now, so that the time to first token is the model's and not the disk's.
-    _ = opened.vision_graph, opened.embed_graph, opened.decoder
-    return opened
+    _ = runtime.embed_graph
+    if images:
+        _ = runtime.vision_graph
+
+    def after_images() -> None:
+        runtime.close("vision_graph")
+        _ = runtime.decoder
+
+    return Opened(runtime=runtime, after_images=after_images)
 
 
 def _open_packages(

@@ -47,16 +47,24 @@ class OnnxGraph:
         lean: keep no second form of weights, neither packed for a kernel nor widened from float16:
             mapped weights then take no memory, and a prompt takes a sixth longer. Of no use where
             matrices are quantized: there is no fast kernel for them but on their packed form.
+        brief: give back to the system what a run took, which onnxruntime otherwise keeps for the
+            next one, even when the graph is gone; for a graph that is soon let go of.
 
     Raises:
         GraphError: the file is missing, unreadable, or its external data is.
     """
 
     def __init__(
-        self, path: Path, *, threads: int = 0, exact: bool = False, lean: bool = False
+        self,
+        path: Path,
+        *,
+        threads: int = 0,
+        exact: bool = False,
+        lean: bool = False,
+        brief: bool = False,
     ) -> None:
         self.path = path
-        self._session = _open(path, threads, exact=exact, lean=lean)
+        self._session = _open(path, threads, exact=exact, lean=lean, brief=brief)
         self.signature = Signature(
             inputs=tuple(_port(node) for node in self._session.get_inputs()),
             outputs=tuple(_port(node) for node in self._session.get_outputs()),
@@ -97,7 +105,9 @@ def executor_name(*, exact: bool = False) -> str:
     return f"onnxruntime {onnxruntime.__version__} ({PROVIDER}{', float32' if exact else ''})"
 
 
-def _open(path: Path, threads: int, *, exact: bool, lean: bool) -> "onnxruntime.InferenceSession":
+def _open(
+    path: Path, threads: int, *, exact: bool, lean: bool, brief: bool
+) -> "onnxruntime.InferenceSession":
     import onnxruntime
 
     hint = "build the bundle again, or `fastvlm-compile verify` it to see what is damaged"
@@ -106,6 +116,7 @@ def _open(path: Path, threads: int, *, exact: bool, lean: bool) -> "onnxruntime.
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: its warnings are about fusions it tried
     options.intra_op_num_threads = threads
+    options.enable_cpu_mem_arena = not brief
     graph: str | bytes = str(path)
     if exact:
         graph = _in_float32(path)

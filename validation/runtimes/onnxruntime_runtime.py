@@ -43,6 +43,7 @@ class OnnxRuntime:
         threads: inside one operator; 0 lets onnxruntime choose.
         exact: compute the decoder's MatMulNBits in float32; see `OnnxGraph`.
         lean: take no memory for the weights of a decoder that is not quantized; see `OnnxGraph`.
+        brief_vision: the tower is closed before long, and gives back what it took; see `OnnxGraph`.
 
     Raises:
         GraphError: a file is missing (at once), damaged or not what its name promises (when it is
@@ -52,12 +53,19 @@ class OnnxRuntime:
     executed_by_core_ml = False
 
     def __init__(
-        self, paths: GraphPaths, *, threads: int = 0, exact: bool = False, lean: bool = False
+        self,
+        paths: GraphPaths,
+        *,
+        threads: int = 0,
+        exact: bool = False,
+        lean: bool = False,
+        brief_vision: bool = False,
     ) -> None:
         self._paths = paths
         self._threads = threads
         self._exact = exact
         self._lean = lean
+        self._brief_vision = brief_vision
         for path in (paths.vision_encoder, paths.embed_tokens, paths.decoder_model_merged):
             if not path.is_file():
                 raise GraphError(
@@ -77,7 +85,8 @@ class OnnxRuntime:
     @cached_property
     def vision_graph(self) -> OnnxGraph:
         """`vision_encoder`."""
-        return OnnxGraph(self._paths.vision_encoder, threads=self._threads)
+        path = self._paths.vision_encoder
+        return OnnxGraph(path, threads=self._threads, brief=self._brief_vision)
 
     @cached_property
     def embed_graph(self) -> OnnxGraph:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,8 @@ from fastvlm_compile.cli import run
 from reference.generation import GenerationSettings
 from reference.preprocess import load_image, preprocess
 from reference.prompt import ImagePosition, build_prompt, encode_prompt, load_tokenizer
+from validation.runtimes import onnxruntime_runtime
+from validation.runtimes.onnx_graph import OnnxGraph
 
 Capture = pytest.CaptureFixture[str]
 Pictures = tuple[Path, Path]
@@ -69,6 +72,32 @@ def test_the_tokens_are_those_of_the_reference_from_the_checkpoint(
     expected = reference_tokens(random_checkpoint, images)
     assert reply.generation.token_ids == expected
     assert reply.executor.startswith(runtime)
+
+
+@pytest.mark.parametrize("which", [(), (0,), (0, 1)])
+def test_the_tower_is_gone_before_the_decoder_is_there(
+    which: tuple[int, ...],
+    whole_bundle: Path,
+    pictures: Pictures,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[tuple[str, weakref.ref[OnnxGraph]]] = []
+    with_decoder: list[str] = []
+
+    class Watched(OnnxGraph):
+        def __init__(self, path: Path, **options: Any) -> None:
+            if path.name.startswith("decoder"):
+                with_decoder.extend(name for name, graph in opened if graph() is not None)
+            super().__init__(path, **options)
+            opened.append((path.name, weakref.ref(self)))
+
+    monkeypatch.setattr(onnxruntime_runtime, "OnnxGraph", Watched)
+    images = tuple(pictures[index] for index in which)
+    ask(whole_bundle, Question(prompt=PROMPT, images=images, max_new_tokens=2))
+    assert with_decoder == ["embed_tokens.onnx"]
+    tower = ["vision_encoder.onnx"] if which else []
+    names = [name for name, _ in opened]
+    assert names == ["embed_tokens.onnx", *tower, "decoder_model_merged.onnx"]
 
 
 @pytest.mark.parametrize("position", POSITIONS)

@@ -1,5 +1,8 @@
 """Splicing puts each image where the prompt has its place; answers respect the context."""
 
+import itertools
+import time
+
 import numpy as np
 import pytest
 
@@ -100,6 +103,27 @@ def test_an_answer_sees_prompt_and_image() -> None:
     assert result.token_ids == (5, 6, 7, 8)  # five positions, then counting on to the end token
     assert result.finish_reason == "eos"
     assert result.time_to_first_token_s > 0
+
+
+def test_what_happens_behind_the_images_is_not_the_first_tokens_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
+    runtime = Counting()
+    batches: list[list[int]] = []
+
+    def open_decoder() -> None:
+        batches.append(list(runtime.batches))
+        for _ in range(1000):
+            next(clock)
+
+    prompt, settings = ids(3, IMAGE_SENTINEL, 5, 5), GenerationSettings(eos_token_ids=(EOS,))
+    result = answer(
+        runtime, prompt, images(0.5), settings, context_length=100, after_images=open_decoder
+    )
+    assert batches == [[1]]
+    assert 0 < result.time_to_first_token_s < 1000
 
 
 def test_an_answer_ends_where_the_context_ends() -> None:
