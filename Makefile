@@ -75,7 +75,7 @@ format: $(INSTALLED) ## format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(INSTALLED) bench-env ## measure against others and at full size; writes benchmarks/*.{json,md}
+bench: $(INSTALLED) bench-env ## measure the tiny build, and our parts beside others; writes benchmarks/*.{json,md}
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.executor
 	$(BIN)/python -m benchmarks.palettization

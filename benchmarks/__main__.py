@@ -1,6 +1,6 @@
 """`make bench`: build a recipe from nothing, twice, and record what each stage cost.
 
-    python -m benchmarks [--recipe recipes/0.5b.yaml] [--report benchmarks/build_0.5b]
+    python -m benchmarks [--recipe recipes/tiny.yaml] [--report benchmarks/build_tiny]
 
 Writes REPORT.json and REPORT.md. The store and the bundle are temporary.
 """
@@ -47,8 +47,8 @@ class BuildCost:
 def main() -> None:
     """Parse, build, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/0.5b.yaml"))
-    parser.add_argument("--report", type=Path, default=Path("benchmarks/build_0.5b"))
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/tiny.yaml"))
+    parser.add_argument("--report", type=Path, default=Path("benchmarks/build_tiny"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         cost = measure(arguments.recipe, Path(folder))

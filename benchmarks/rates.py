@@ -1,6 +1,6 @@
 """Fits the rates of `plan`'s estimates to what stores and benchmarks recorded.
 
-    python -m benchmarks.rates recipes/tiny.yaml=.store recipes/0.5b.yaml=benchmarks/build_0.5b.json
+    python -m benchmarks.rates recipes/0.5b.yaml=.store recipes/tiny.yaml=benchmarks/build_tiny.json
 
 An argument is RECIPE=STORE, a folder of `fastvlm-compile build`, of which the latest build of the
 recipe counts, or the JSON of `python -m benchmarks`. What they say replaces what
