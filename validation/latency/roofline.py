@@ -2,7 +2,8 @@
 
 Source: Williams, Waterman and Patterson, 'Roofline', CACM 52 (2009). A phase takes at least as long
 as reading its bytes from memory, and as its operations in float32. Above 1 means that a cache held
-the weights (as of a tiny model), or that a kernel multiplied in fewer bits than float32.
+the weights (as of a tiny model), or that a kernel is faster than the machine's measure, numpy's own
+float32 product: one that multiplies in fewer bits, or uses wider registers.
 """
 
 from dataclasses import dataclass
