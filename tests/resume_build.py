@@ -12,7 +12,7 @@ import resume_stages
 from fastvlm_compile.progress import silent
 from fastvlm_compile.stage import Plan, Source, Stage
 from fastvlm_compile.store import Store
-from fastvlm_compile.tree_digest import sha256_of
+from fastvlm_compile.tree_digest import FileRecord, StatMemo, read_tree
 
 StageFunction = Callable[..., None]
 
@@ -72,10 +72,8 @@ class Builds:
         return entry / "output"
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file by its path."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+def files_of(folder: Path) -> tuple[FileRecord, ...]:
+    return read_tree(folder, StatMemo(), hidden=True).files
 
 
 def inodes(folder: Path) -> set[int]:
@@ -101,7 +99,7 @@ def check_resumed(build: Builds, die_after: int, stage: StageFunction) -> list[s
     undisturbed.mkdir()
     sources = {source.name: source.path for source in build.plan.sources}
     stage(build.plan.stages[0].config, sources, undisturbed, silent)
-    assert digests(build.output()) == digests(undisturbed)
+    assert files_of(build.output()) == files_of(undisturbed)
     return [*killed, *resumed]
 
 

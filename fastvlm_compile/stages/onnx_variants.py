@@ -14,6 +14,7 @@ from fastvlm_compile.stages.onnx import (
 )
 
 if TYPE_CHECKING:
+    from fastvlm_compile.quantize.scheme import Shape
     from fastvlm_compile.quantize.weights_file import QuantizedWeights
     from reference.checkpoint.tensors import Checkpoint
 
@@ -144,7 +145,8 @@ def language_half(
         context_length=config.context_length,
     )
     export_half_embedding(checkpoint, out, progress, opset=config.opset)
-    check_language_bytes(config, checkpoint, out)
+    shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
+    check_language_bytes(config, shapes, out, tied=checkpoint.tied)
 
 
 def language(
@@ -186,13 +188,20 @@ def language(
         variant=config.variant,
         share_with=saved if shared and checkpoint.tied else None,
     )
-    check_language_bytes(config, checkpoint, out)
+    shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
+    check_language_bytes(config, shapes, out, tied=checkpoint.tied)
 
 
 def check_language_bytes(
-    config: OnnxVariantLanguageConfig, checkpoint: "Checkpoint", out: Path
+    config: OnnxVariantLanguageConfig, shapes: "Mapping[str, Shape]", out: Path, *, tied: bool
 ) -> None:
     """What is stored must be as small as the variant's name says.
+
+    Args:
+        config: with the variant and its bits.
+        shapes: of the checkpoint's tensors.
+        out: where the graphs are.
+        tied: the head is the embedding.
 
     Raises:
         ExportError: it is not.
@@ -205,19 +214,16 @@ def check_language_bytes(
     from fastvlm_compile.quantize.roles import role_of
     from reference.checkpoint.names import EMBED_TOKENS, LM_HEAD
 
-    tensors = checkpoint.tensors
-    embedding = prod(tensors[EMBED_TOKENS].shape)
     linears = sum(
-        prod(info.shape)
-        for name, info in tensors.items()
-        if role_of(name, info.shape) == "language"
+        prod(shape) for name, shape in shapes.items() if role_of(name, shape) == "language"
     )
-    head = tensors.get(LM_HEAD, tensors[EMBED_TOKENS])
-    counts = {DECODER: linears + prod(head.shape), EMBEDDING: embedding}
+    embedding = shapes[EMBED_TOKENS]
+    head = shapes.get(LM_HEAD, embedding)
+    counts = {DECODER: linears + prod(head), EMBEDDING: prod(embedding)}
     checked: list[tuple[str, ...]] = [(DECODER,), (EMBEDDING,)]
     if config.variant == "mixed":
         # A tied embedding is the decoder's head, which the budget counts once.
-        checked = [(DECODER,)] if checkpoint.tied else [(DECODER, EMBEDDING)]
+        checked = [(DECODER,)] if tied else [(DECODER, EMBEDDING)]
     for stems in checked:
         num_weights = sum(counts[stem] for stem in stems)
         check_variant_bytes(
