@@ -95,7 +95,8 @@ bench-latency: $(BUNDLE_05B)/manifest.json dist/tiny/manifest.json bench-peers #
 	$(BIN)/python -m benchmarks.latency --bundle $(BUNDLE_05B) --trained dist/tiny
 
 # From nothing, in stores of their own that are dropped when they are measured. What is needed is
-# told first; SCALE="recipes/7b.yaml" for one, SCALE_FLAGS="--work DIR" for another disk.
+# told first; SCALE="recipes/7b.yaml" for one, SCALE_FLAGS="--work DIR" for another disk, and
+# SCALE_FLAGS=--in-parts for less of it: a target at a time.
 SCALE ?=
 SCALE_FLAGS ?=
 bench-scale: $(INSTALLED) ## build 0.5b, 1.5b and 7b, hours each, up to 110 GB of disk; writes benchmarks/scale.{json,md}

@@ -1,12 +1,13 @@
 """`make bench-scale`: build every size from nothing, and hold what it takes against the limits.
 
-    python -m benchmarks.scale [RECIPE...] [--work build/scale] [--keep]
+    python -m benchmarks.scale [RECIPE...] [--work build/scale] [--in-parts] [--keep]
     python -m benchmarks.scale --from-store STORE --bundle DIR --recipe RECIPE [--log FILE]
 
 Writes REPORT.json, REPORT.md and a log of each build beside them; recipes that are not named keep
-the figures that they have. The disk that is needed is told first, and nothing starts without it.
-A run that was killed goes on where it was: a recipe's folder below --work is removed when all are
-done. The second form reads a store and a bundle that are there already.
+the figures that they have. The disk that is needed is told first, and nothing starts without it:
+--in-parts takes less, for it builds a recipe's targets one after the other and drops what the next
+does not need. A run that was killed goes on where it was: a recipe's folder below --work is removed
+when all are done. The second form reads a store and a bundle that are there already.
 
 Exit codes: 0 done, 1 a gate failed, 2 the disk is too small or a build could not start.
 """
@@ -21,7 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.scale_build import Workplace, build, without_paths
-from benchmarks.scale_figures import RecipeFigures, read_figures
+from benchmarks.scale_figures import RecipeFigures, count_gates, gates_file, read_figures
+from benchmarks.scale_parts import joined, keep_stages, write_parts
 from benchmarks.scale_report import load_report, write_report
 from fastvlm_compile.console import format_bytes, format_duration
 from fastvlm_compile.estimate.estimate import Estimate
@@ -44,11 +46,12 @@ USAGE = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A recipe that is to be measured.
+    """A recipe, or a part of one, that is to be built and measured.
 
     Attributes:
         recipe: its file.
         name: its name.
+        part: of the whole recipe; empty when it is the whole.
         place: where it is built.
         disk_bytes: estimate of what is still to be written; 0 when it is measured already.
         time_s: estimate of what is still to be built.
@@ -57,10 +60,26 @@ class Job:
 
     recipe: Path
     name: str
+    part: str
     place: Workplace
     disk_bytes: int
     time_s: float
     estimates: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """A recipe and the jobs that make it, one after the other in one store."""
+
+    name: str
+    folder: Path
+    store: Path
+    jobs: tuple[Job, ...]
+
+    @property
+    def recorded(self) -> Path:
+        """The figures, once they are in the report."""
+        return self.folder / "recorded.json"
 
 
 class DiskError(UserError):
@@ -73,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("recipes", nargs="*", type=Path, metavar="RECIPE", default=RECIPES)
     parser.add_argument("--work", type=Path, default=Path("build/scale"))
     parser.add_argument("--report", type=Path, default=Path("benchmarks/scale"))
+    parser.add_argument("--in-parts", action="store_true", help="a target at a time: less disk")
     parser.add_argument("--keep", action="store_true", help="the stores and bundles")
     parser.add_argument("--even-if-too-large", action="store_true", help="as of `build`")
     parser.add_argument("--from-store", type=Path, metavar="STORE", help="build nothing")
@@ -82,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.from_store is not None and (given.bundle is None or given.recipe is None):
         parser.error("--from-store needs --bundle and --recipe")
+    if given.in_parts and given.keep:
+        parser.error("--in-parts drops what --keep would keep")
     try:
         if given.from_store is not None:
             return read(given.recipe, given.from_store, given.bundle, given.log, given.report)
@@ -89,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.recipes,
             given.work,
             given.report,
+            in_parts=given.in_parts,
             keep=given.keep,
             even_if_too_large=given.even_if_too_large,
         )
@@ -99,43 +122,72 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(
-    recipes: Sequence[Path], work: Path, report: Path, *, keep: bool, even_if_too_large: bool
+    recipes: Sequence[Path],
+    work: Path,
+    report: Path,
+    *,
+    in_parts: bool,
+    keep: bool,
+    even_if_too_large: bool,
 ) -> int:
     """Build recipes one after another and record each.
 
     Raises:
         DiskError: they do not fit.
-        UserError: a recipe cannot be read.
+        UserError: a recipe cannot be read, or has no parts.
     """
-    jobs = [plan(recipe, work) for recipe in recipes]
-    check_disk(jobs, work, keep=keep)
-    for job in jobs:
-        if job.place.figures.is_file():
-            continue
-        job.place.save_estimates(job.estimates)
-        status = build(job.recipe, job.place, even_if_too_large=even_if_too_large)
-        if status not in (0, GATE_FAILED):
-            sys.stderr.write(f"error: the build of {job.name} ended with exit code {status}\n")
-            return status
-        record(job, report, work)
+    wholes = [plan(recipe, work, in_parts=in_parts) for recipe in recipes]
+    check_disk([job for whole in wholes for job in whole.jobs], work, keep=keep)
+    for whole in wholes:
+        for index, job in enumerate(whole.jobs):
+            if job.place.figures.is_file():
+                continue
+            job.place.save_estimates(job.estimates)
+            status = build(job.recipe, job.place, even_if_too_large=even_if_too_large)
+            if status not in (0, GATE_FAILED):
+                sys.stderr.write(f"error: the build of {job.name} ended with exit code {status}\n")
+                return status
+            save_figures(job)
+            if not keep:
+                shutil.rmtree(job.place.bundle, ignore_errors=True)
+            if later := whole.jobs[index + 1 :]:
+                keep_needed(whole.store, later)
+        if not whole.recorded.is_file():
+            record(whole, report, work)
         if not keep:
-            shutil.rmtree(job.place.store)
-            shutil.rmtree(job.place.bundle, ignore_errors=True)
-    found = [from_plain(json.loads(job.place.figures.read_bytes()), RecipeFigures) for job in jobs]
+            shutil.rmtree(whole.store, ignore_errors=True)
+    found = [load_figures(whole.recorded) for whole in wholes]
     if not keep:
-        for job in jobs:
-            shutil.rmtree(job.place.folder)
+        for whole in wholes:
+            shutil.rmtree(whole.folder)
     return GATE_FAILED if any(each.gates["failed"] for each in found) else 0
 
 
-def plan(recipe_path: Path, work: Path) -> Job:
+def plan(recipe: Path, work: Path, *, in_parts: bool) -> Whole:
     """A recipe, and what of it is still to be done.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or has no parts.
+    """
+    name = load_recipe(recipe).name
+    folder = work / name
+    store = folder / "store"
+    if in_parts:
+        files = write_parts(recipe, folder / "parts")
+        places = {part: Workplace(folder=folder / part, store=store) for part in files}
+    else:
+        files, places = {"": recipe}, {"": Workplace(folder=folder, store=store)}
+    jobs = tuple(plan_job(files[part], part, place) for part, place in places.items())
+    return Whole(name=name, folder=folder, store=store, jobs=jobs)
+
+
+def plan_job(recipe_path: Path, part: str, place: Workplace) -> Job:
+    """One job, and what of it is still to be done.
+
+    Raises:
+        UserError: its recipe cannot be read.
     """
     named = load_recipe(recipe_path)
-    place = Workplace(folder=work / named.name)
     weights = weights_folder(named, recipe_path=recipe_path, chosen=None)
     recipe = with_weights_used(named, weights=weights)
     whole = forecast(recipe, weights=weights, base=None)
@@ -145,6 +197,7 @@ def plan(recipe_path: Path, work: Path) -> Job:
     return Job(
         recipe=recipe_path,
         name=named.name,
+        part=part,
         place=place,
         disk_bytes=total.disk_bytes + total.bundle_bytes,
         time_s=total.time_s,
@@ -171,24 +224,44 @@ def check_disk(jobs: Sequence[Job], work: Path, *, keep: bool) -> None:
         raise DiskError(
             f"{work}: these builds need {format_bytes(needed)} of disk, "
             f"{format_bytes(needed - free)} more than the {format_bytes(free)} that are free",
-            hint="name fewer recipes, or a folder on a larger disk with --work",
+            hint="name fewer recipes, take --in-parts, or name a folder on a larger disk with "
+            "--work",
         )
 
 
-def record(job: Job, report: Path, work: Path) -> None:
-    """Keep the figures of a recipe that was just built, and its log."""
+def save_figures(job: Job) -> None:
+    """Keep what a job that was just built took."""
     place = job.place
-    log = keep_log(place.log, report, job.name, {work: "WORK"})
     figures = read_figures(
         job.name,
         Store(root=place.store),
         place.bundle,
         whole=place.whole(),
         estimates=place.estimates(),
-        log=log,
     )
-    add(figures, report)
     place.figures.write_text(json.dumps(to_plain(figures)), encoding="utf-8")
+
+
+def load_figures(path: Path) -> RecipeFigures:
+    """What was kept."""
+    return from_plain(json.loads(path.read_bytes()), RecipeFigures)
+
+
+def keep_needed(store: Path, jobs: Sequence[Job]) -> None:
+    """Drop from a store what none of these jobs needs."""
+    freed_bytes = keep_stages(Store(root=store), {name for job in jobs for name in job.estimates})
+    names = " and ".join(job.name for job in jobs)
+    print(f"dropped what {names} can do without: {format_bytes(freed_bytes)}")
+
+
+def record(whole: Whole, report: Path, work: Path) -> None:
+    """Put the figures of a recipe, and its log, beside those of the others."""
+    figures = {job.part: load_figures(job.place.figures) for job in whole.jobs}
+    gates = count_gates(gates_file(Store(root=whole.store), job.name) for job in whole.jobs)
+    found = figures[""] if "" in figures else joined(whole.name, figures, gates=gates)
+    log = keep_log([job.place.log for job in whole.jobs], report, whole.name, {work: "WORK"})
+    add(replace(found, log=log), report)
+    whole.recorded.write_text(json.dumps(to_plain(found)), encoding="utf-8")
 
 
 def read(recipe_path: Path, store: Path, bundle: Path, log: Path | None, report: Path) -> int:
@@ -201,15 +274,15 @@ def read(recipe_path: Path, store: Path, bundle: Path, log: Path | None, report:
     figures = read_figures(name, Store(root=store), bundle, whole=None, estimates={})
     if log is not None:
         places = {store: "STORE", bundle: "BUNDLE"}
-        figures = replace(figures, log=keep_log(log, report, name, places))
+        figures = replace(figures, log=keep_log([log], report, name, places))
     add(figures, report)
     return GATE_FAILED if figures.gates["failed"] else 0
 
 
-def keep_log(log: Path, report: Path, name: str, places: Mapping[Path, str]) -> str:
-    """Copy a log to beside the report, without paths of this machine; the copy's name."""
+def keep_log(logs: Sequence[Path], report: Path, name: str, places: Mapping[Path, str]) -> str:
+    """Copy logs into one beside the report, without paths of this machine; the copy's name."""
     copy = report.with_name(f"{report.name}_{name}.log")
-    text = log.read_text(encoding="utf-8")
+    text = "\n".join(log.read_text(encoding="utf-8") for log in logs)
     usual = {ROOT: ".", Path.home(): "~", Path(tempfile.gettempdir()): "TMP"}
     copy.write_text(without_paths(text, usual | dict(places)), encoding="utf-8")
     print(copy)

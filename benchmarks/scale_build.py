@@ -31,14 +31,15 @@ class Go:
 
 @dataclass(frozen=True, kw_only=True)
 class Workplace:
-    """Where a recipe is built."""
+    """Where a recipe is built.
+
+    Attributes:
+        folder: of this recipe alone.
+        store: the root of its store.
+    """
 
     folder: Path
-
-    @property
-    def store(self) -> Path:
-        """The root of its store."""
-        return self.folder / "store"
+    store: Path
 
     @property
     def bundle(self) -> Path:

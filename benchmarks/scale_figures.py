@@ -1,6 +1,6 @@
 """What a build of a recipe took, read from its store and its bundle."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,6 +80,8 @@ class RecipeFigures:
         bundle_bytes: 0 without a bundle, as when a gate failed.
         variants: of the bundle.
         log: name of the file beside the page; empty without one.
+        parts: that were built one after the other, each with a bundle of its own, what the next
+            does not need dropped; empty where the whole was built at once.
         machine: where the figures were read.
         load_15_minutes: of the machine then.
     """
@@ -91,6 +93,7 @@ class RecipeFigures:
     bundle_bytes: int
     variants: tuple[VariantFigures, ...] = ()
     log: str = ""
+    parts: tuple[str, ...] = ()
     machine: Mapping[str, str] = field(default_factory=dict)
     load_15_minutes: float = 0.0
 
@@ -154,16 +157,14 @@ def read_figures(
                 resumed=manifest.resumed,
             )
         )
-    report = store.root / "reports" / recipe / "parity.json"
-    if not stages or not report.is_file():
+    if not stages or not gates_file(store, recipe).is_file():
         raise _unbuilt(recipe, store, "its gates were not judged")
-    statuses = [row.status for row in read_parity(report).gates]
     variants = read_manifest(bundle).variants if bundle.is_dir() else ()
     return RecipeFigures(
         recipe=recipe,
         stages=tuple(stages),
         whole=whole,
-        gates={status: statuses.count(status) for status in ("passed", "failed", "not run")},
+        gates=count_gates([gates_file(store, recipe)]),
         bundle_bytes=sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()),
         variants=tuple(
             VariantFigures(
@@ -179,6 +180,26 @@ def read_figures(
         machine=describe_machine(LIBRARIES),
         load_15_minutes=round(psutil.getloadavg()[2], 2),
     )
+
+
+def gates_file(store: Store, recipe: str) -> Path:
+    """Where a store has the verdicts on a recipe's latest build."""
+    return store.root / "reports" / recipe / "parity.json"
+
+
+def count_gates(files: Iterable[Path]) -> dict[str, int]:
+    """How many have each status; a gate that several files have counts once.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    statuses = {
+        (row.target, row.variant, row.component, row.metric, row.bound): row.status
+        for file in files
+        for row in read_parity(file).gates
+    }
+    found = list(statuses.values())
+    return {status: found.count(status) for status in ("passed", "failed", "not run")}
 
 
 def _unbuilt(recipe: str, store: Store, why: str) -> FiguresError:

@@ -141,11 +141,17 @@ def _section(figures: RecipeFigures) -> list[str]:
     how = "" if figures.whole else " (the sum of its stages)"
     made_up = f", of which making the weights up took {figures.synthesizing_s / _MINUTE_S:.1f} min"
     log = f" [Its log]({figures.log})." if figures.log else ""
+    bundle = f"The bundle has {figures.bundle_bytes / _MB:.0f} MB"
+    if figures.parts:
+        bundle = (
+            f"In parts, {' then '.join(figures.parts)}, what the next does not need dropped "
+            f"(`--in-parts`). Their bundles have {figures.bundle_bytes / _MB:.0f} MB"
+        )
     lines = [
         f"## {figures.recipe}",
         "",
         f"{figures.time_s / _MINUTE_S:.1f} min{how}{made_up if figures.synthesizing_s else ''}. "
-        f"The bundle has {figures.bundle_bytes / _MB:.0f} MB; gates: {gates}.{log}",
+        f"{bundle}; gates: {gates}.{log}",
         "",
         *table(
             ("stage", "s", "estimate", "peak MB", "estimate", "written MB", "estimate", "off"),

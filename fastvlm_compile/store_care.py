@@ -1,6 +1,6 @@
 """Looking after a store: list it, check every byte of it, drop what no recipe uses any more."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,12 +75,22 @@ def unused(store: Store, *, keep_days: float, now_s: float) -> tuple[StoredEntry
 
 
 def collect(store: Store, *, keep_days: float, now_s: float) -> tuple[StoredEntry, ...]:
-    """Drop unused entries, and what killed builds left behind.
+    """Drop unused entries, and what killed builds left behind; as `drop`.
 
     Args:
         store: not in use by a build.
         keep_days: keep unused entries that were finished within so many days.
         now_s: the present, seconds since 1970.
+    """
+    return drop(store, lambda: unused(store, keep_days=keep_days, now_s=now_s))
+
+
+def drop(store: Store, choose: Callable[[], tuple[StoredEntry, ...]]) -> tuple[StoredEntry, ...]:
+    """Drop entries, and what killed builds left behind.
+
+    Args:
+        store: not in use by a build.
+        choose: says which, asked when no build can begin any more.
 
     Returns:
         The entries that were dropped.
@@ -98,7 +108,7 @@ def collect(store: Store, *, keep_days: float, now_s: float) -> tuple[StoredEntr
             raise StoreError(
                 f"{store.root}: a build is using this store", hint="wait until it has ended"
             )
-        doomed = unused(store, keep_days=keep_days, now_s=now_s)
+        doomed = choose()
         for entry in doomed:
             if entry.unfinished:
                 store.unfinished.drop(entry.key)

@@ -146,7 +146,8 @@ def test_stores_that_are_kept_take_their_disk_together(
         scale.Job(
             recipe=Path(f"{name}.yaml"),
             name=name,
-            place=building.Workplace(folder=tmp_path / name),
+            part="",
+            place=building.Workplace(folder=tmp_path / name, store=tmp_path / name / "store"),
             disk_bytes=10,
             time_s=1.0,
             estimates={},
@@ -159,7 +160,7 @@ def test_stores_that_are_kept_take_their_disk_together(
 
 
 def test_a_go_that_was_lost_leaves_the_whole_unknown(building: ModuleType, tmp_path: Path) -> None:
-    place = building.Workplace(folder=tmp_path)
+    place = building.Workplace(folder=tmp_path, store=tmp_path / "store")
     goes = [
         building.Go(took=building.Took(wall_s=10.0, peak_bytes=5)),
         building.Go(took=building.Took(wall_s=3.0, peak_bytes=7)),
@@ -174,7 +175,7 @@ def test_a_go_that_was_lost_leaves_the_whole_unknown(building: ModuleType, tmp_p
 
 
 def test_estimates_are_those_from_before_the_first_go(building: ModuleType, tmp_path: Path) -> None:
-    place = building.Workplace(folder=tmp_path / "7b")
+    place = building.Workplace(folder=tmp_path / "7b", store=tmp_path / "store")
     place.save_estimates({"golden": took()})
     place.save_estimates({"golden": took(gib=2.0)})
     assert place.estimates() == {"golden": took()}

@@ -1,0 +1,114 @@
+"""A recipe as parts that a smaller disk holds one at a time, and the whole that they make."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.scale_figures import RecipeFigures, StageFigures, Took
+from fastvlm_compile.recipe_file import load_recipe
+from fastvlm_compile.store import Store
+from fastvlm_compile.store_care import drop, inventory
+from reference.errors import UserError
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("onnx",),
+    "coreml": ("coreml",),
+    "mlx": ("mlx", "torch"),
+}
+"""The targets of each part, by its name."""
+
+
+class PartsError(UserError):
+    """A recipe cannot be built in parts."""
+
+
+def write_parts(recipe_path: Path, folder: Path) -> dict[str, Path]:
+    """Write a recipe for each part, with everything that the whole says of its targets.
+
+    Args:
+        recipe_path: of the whole.
+        folder: where to.
+
+    Returns:
+        The files, by the names of the parts.
+
+    Raises:
+        PartsError: a target needs two others.
+        UserError: the recipe cannot be read.
+    """
+    whole = load_recipe(recipe_path)
+    if whole.targets.apple_app is not None:
+        raise PartsError(
+            f"{recipe_path}: Apple's app needs both Core ML and MLX, and is in no part",
+            hint="build the whole recipe, on a larger disk",
+        )
+    built = {name for name in _all_targets() if getattr(whole.targets, name) is not None}
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for part, targets in GROUPS.items():
+        if built.isdisjoint(targets):
+            continue
+        lines = [
+            f"# The part of {recipe_path.name} that makes {' and '.join(targets)}.",
+            "",
+            "schema: 1",
+            f"name: {whole.name}-{part}",
+            f"extend: {recipe_path.resolve()}",
+            "targets:",
+            *(f"  {name}: null" for name in sorted(built.difference(targets))),
+        ]
+        found[part] = folder / f"{whole.name}-{part}.yaml"
+        found[part].write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return found
+
+
+def _all_targets() -> Iterable[str]:
+    return (target for targets in GROUPS.values() for target in targets)
+
+
+def keep_stages(store: Store, stages: AbstractSet[str]) -> int:
+    """Drop the entries of all other stages; the bytes that this freed.
+
+    Args:
+        store: of which the figures are read already.
+        stages: names of those that parts to come have too.
+    """
+    gone = drop(store, lambda: tuple(e for e in inventory(store) if e.stage not in stages))
+    return sum(entry.size_bytes for entry in gone)
+
+
+def joined(
+    name: str, parts: Mapping[str, RecipeFigures], *, gates: Mapping[str, int]
+) -> RecipeFigures:
+    """The figures of a whole recipe; a stage that several parts have counts once.
+
+    Args:
+        name: of the recipe.
+        parts: what each took, by its name, in the order in which they were built.
+        gates: how many of all parts have each status.
+    """
+    every = list(parts.values())
+    stages: dict[str, StageFigures] = {}
+    for each in (each for figures in every for each in figures.stages):
+        stages.setdefault(each.stage, each)
+    return replace(
+        every[-1],
+        recipe=name,
+        stages=tuple(stages.values()),
+        whole=_together(every),
+        gates=gates,
+        bundle_bytes=sum(each.bundle_bytes for each in every),
+        variants=tuple(variant for each in every for variant in each.variants),
+        parts=tuple(parts),
+    )
+
+
+def _together(parts: Sequence[RecipeFigures]) -> Took | None:
+    known = [each.whole for each in parts if each.whole is not None]
+    if len(known) < len(parts):
+        return None
+    return Took(
+        wall_s=sum(each.wall_s for each in known),
+        peak_bytes=max(each.peak_bytes for each in known),
+    )
