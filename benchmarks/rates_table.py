@@ -13,6 +13,7 @@ _COREML_RUNS: Priors = {"vision_tflop": 25.0, "language_tflop": 25.0, "steps_tb"
 _FEW_COPIES: Priors = {"tensor_gb": 1.0}
 _GRAPH: Priors = {"output_gb": 5.0}
 _PACKAGE: Priors = {"output_gb": 40.0}
+_DECODER: Priors = {"converted_gb": 70.0, "output_gb": 10.0}
 _CALIBRATED: Priors = {"chosen_gb": 2.0, "image_gb": 3.0, "moments_gb": 3.0}
 _RUN_MEMORY: Priors = {"input_gb": 1.0, "image_gb": 5.0}
 
@@ -84,8 +85,8 @@ TIME: Mapping[str, Priors] = {
     "coreml_language:projector.float32": _PACKAGE,
     "coreml_language:embedding.float16": _GRAPH,
     "coreml_language:embedding.float32": _GRAPH,
-    "coreml_language:decoder.float16": _PACKAGE,
-    "coreml_language:decoder.float32": _PACKAGE,
+    "coreml_language:decoder.float16": _DECODER,
+    "coreml_language:decoder.float32": _DECODER,
     "coreml_compressed:compress.vision": {"output_gb": 60.0},
     "coreml_compressed:compress.projector": {"output_gb": 60.0},
     "coreml_compressed:compress.embedding": {"output_gb": 20.0},

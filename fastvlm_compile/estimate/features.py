@@ -45,6 +45,7 @@ class Features:
         moments_gb: float32 of the largest second moments of inputs, or of the inputs themselves
             where these are few.
         chunk_gb: float16 of the largest Core ML package of the decoder.
+        converted_gb: float16 of the packages of the decoder that are converted, one of a kind.
         cache_gb: float32 of keys and values of the whole context.
         image_gb: float32 of the tower's widest activations, of one image.
         logits_gb: float32 of the logits of the longest prompt.
@@ -66,6 +67,7 @@ class Features:
     chosen_gb: float
     moments_gb: float
     chunk_gb: float
+    converted_gb: float
     cache_gb: float
     image_gb: float
     logits_gb: float
@@ -107,6 +109,7 @@ def features_of(job: Job, written_bytes: Mapping[str, float]) -> Features:
         chosen_gb=_FLOAT * max(map(math.prod, job.chosen().values()), default=0) / _GIGA,
         moments_gb=_FLOAT * _moments(text, round(run.positions)) / _GIGA,
         chunk_gb=job.chunk_bytes / _GIGA,
+        converted_gb=job.converted_bytes / _GIGA,
         cache_gb=_FLOAT * kept * job.recipe.context_length / _GIGA,
         image_gb=_FLOAT * first * (job.recipe.image.size / 2) ** 2 / _GIGA,
         logits_gb=_FLOAT * longest * text.vocab_size / _GIGA,

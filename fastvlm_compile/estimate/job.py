@@ -6,12 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastvlm_compile.estimate.model import ModelFacts
-from fastvlm_compile.export.coreml.language.plan import (
-    Chunk,
-    DecoderConfig,
-    layer_bytes,
-    split,
-)
+from fastvlm_compile.export.coreml.language.interface import are_alike
+from fastvlm_compile.export.coreml.language.plan import Chunk, DecoderConfig, chunk_bytes, split
 from fastvlm_compile.quantize.presets import Target
 from fastvlm_compile.quantize.roles import Role, role_of
 from fastvlm_compile.quantize.scheme import Quantized, Shape
@@ -117,20 +113,27 @@ class Job:
     def chunk_bytes(self) -> int:
         """Float16 weights of the largest package of the Core ML decoder; 0 without one."""
         text = self.facts.config.text
-        return max(
-            (
-                (0 if chunk.layers is None else chunk.layers.count * layer_bytes(text))
-                + (0 if chunk.vocabulary is None else 2 * chunk.vocabulary.count * text.hidden_size)
-                for chunk in self._chunks()
-            ),
-            default=0,
-        )
+        return max((chunk_bytes(chunk, text) for chunk in self._chunks()), default=0)
+
+    @property
+    def converted_bytes(self) -> int:
+        """Float16 weights of those packages that are converted, not written from one like them."""
+        config = self._decoder()
+        converted: list[Chunk] = []
+        for chunk in self._chunks():
+            if config and not any(are_alike(each, chunk, config) for each in converted):
+                converted.append(chunk)
+        return sum(chunk_bytes(chunk, self.facts.config.text) for chunk in converted)
 
     def _chunks(self) -> tuple[Chunk, ...]:
+        config = self._decoder()
+        return () if config is None else split(config)
+
+    def _decoder(self) -> DecoderConfig | None:
         target = self.recipe.targets.coreml
         if target is None or target.language is None:
-            return ()
-        config = DecoderConfig(
+            return None
+        return DecoderConfig(
             text=self.facts.config.text,
             tied=self.facts.tied,
             context_length=self.recipe.context_length,
@@ -138,7 +141,6 @@ class Job:
             max_chunk_mb=target.language.max_chunk_mb,
             precision="float16",
         )
-        return split(config)
 
     def _made_by(self, stage: Stage) -> dict[Role, Storage]:
         if isinstance(stage.config, QuantizeConfig):

@@ -4,18 +4,16 @@ The same as coremltools' `save_multifunction` gives, which reads all weights of 
 memory and converts them anew. Here the messages are copied, and weights go from file to file.
 """
 
-import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvlm_compile.export.coreml.canonical import read_spec, spec_path
-from fastvlm_compile.export.coreml.compress.blob_writer import BlobWriter, StoredBlob, stored_blob
-from fastvlm_compile.export.coreml.compress.program import Site, sites
+from fastvlm_compile.export.coreml.compress.blob_writer import BlobWriter, stored_blob
+from fastvlm_compile.export.coreml.compress.program import sites
 from fastvlm_compile.export.coreml.quiet import quiet_coremltools
-from fastvlm_compile.export.errors import ExportError
+from fastvlm_compile.export.coreml.shared_constants import SharedConstants
 
 if TYPE_CHECKING:
     from coremltools.proto.Model_pb2 import FunctionDescription, Model
@@ -26,8 +24,6 @@ MAIN = "main"
 
 _UPDATE = "coreml_update_state_"
 """How coremltools names the operations that put a value into a state and take it out again."""
-
-_READ_AT_ONCE = 16 * 2**20
 
 
 def merge(parts: Mapping[str, Path], package: Path, *, default: str) -> None:
@@ -50,20 +46,10 @@ def merge(parts: Mapping[str, Path], package: Path, *, default: str) -> None:
     _number_updates(merged, tuple(parts))
     weights = spec_path(package).parent / WEIGHTS
     with BlobWriter(weights) as writer:
-        written: dict[_Content, int] = {}
+        constants = SharedConstants(writer)
         for name, path in parts.items():
-            source = spec_path(path).parent / WEIGHTS
-            _move_constants(merged, name, source, writer, written)
+            _move_constants(merged, name, spec_path(path).parent / WEIGHTS, constants)
     spec_path(package).write_bytes(merged.SerializeToString())
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Content:
-    """What makes two constants one."""
-
-    shape: tuple[int, ...]
-    element: int
-    sha256: bytes
 
 
 def _merged(specs: "Mapping[str, Model]", default: str) -> "Model":
@@ -110,32 +96,9 @@ def _number_updates(merged: "Model", functions: tuple[str, ...]) -> None:
 
 
 def _move_constants(
-    merged: "Model",
-    function: str,
-    source: Path,
-    writer: BlobWriter,
-    written: dict[_Content, int],
+    merged: "Model", function: str, source: Path, constants: SharedConstants
 ) -> None:
     """Append those constants of a function that are not written yet; point all of them there."""
     for site in sites(merged, function):
-        if site.function != function:
-            continue
-        blob = stored_blob(source, site.offset)
-        content = _content(site, blob)
-        if content not in written:
-            written[content] = writer.copy(blob)
-        site.value.blobFileValue.offset = written[content]
-
-
-def _content(site: Site, blob: StoredBlob) -> _Content:
-    digest = hashlib.sha256()
-    left = blob.size_bytes
-    with blob.file.open("rb") as file:
-        file.seek(blob.data_offset)
-        while left:
-            piece = file.read(min(left, _READ_AT_ONCE))
-            if not piece:
-                raise ExportError(f"{blob.file}: ends inside the blob at {blob.data_offset}")
-            digest.update(piece)
-            left -= len(piece)
-    return _Content(shape=site.shape, element=blob.element, sha256=digest.digest())
+        if site.function == function:
+            constants.copy(site, stored_blob(source, site.offset))

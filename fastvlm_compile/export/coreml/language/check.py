@@ -91,8 +91,8 @@ def parameter_blobs(spec: "Model", function: str) -> dict[str, int]:
     }
 
 
-def parameter_names(chunk: Chunk, config: DecoderConfig) -> set[str]:
-    """What `parameter_blobs` should find: coremltools makes the names of the module's own."""
+def parameter_names(chunk: Chunk, config: DecoderConfig) -> dict[str, str]:
+    """MIL name -> the module's own, which coremltools makes it of; `parameter_blobs` finds them."""
     import torch
 
     from fastvlm_compile.export.coreml.language.module import ChunkWeights
@@ -100,7 +100,7 @@ def parameter_names(chunk: Chunk, config: DecoderConfig) -> set[str]:
     with torch.device("meta"):
         names = ChunkWeights(chunk, config).state_dict()
     suffix = "_to_fp16" if config.precision == "float16" else ""
-    return {name.replace(".", "_") + suffix for name in names}
+    return {name.replace(".", "_") + suffix: name for name in names}
 
 
 def _check_features(
@@ -162,7 +162,7 @@ def _check_weights(package: Path, spec: "Model", chunk: Chunk, config: DecoderCo
     blobs = parameter_blobs(spec, DECODE)
     if blobs != parameter_blobs(spec, PREFILL):
         raise ExportError(f"{package.name}: the functions do not share their weights")
-    if different := blobs.keys() ^ parameter_names(chunk, config):
+    if different := blobs.keys() ^ parameter_names(chunk, config).keys():
         raise ExportError(f"{package.name}: missing or unexpected weights {sorted(different)}")
     for name, offset in blobs.items():
         values = read_float_blob(weights, offset)

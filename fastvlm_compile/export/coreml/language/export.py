@@ -1,11 +1,15 @@
 """The language model as Core ML packages with the file that describes them."""
 
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from fastvlm_compile.export.aside import run_aside
+from fastvlm_compile.export.coreml.language.alike import Converted, serves_as_model, write_alike
 from fastvlm_compile.export.coreml.language.check import check_chunk
 from fastvlm_compile.export.coreml.language.convert import write_chunk
 from fastvlm_compile.export.coreml.language.description import write_description
+from fastvlm_compile.export.coreml.language.interface import are_alike
 from fastvlm_compile.export.coreml.language.plan import (
     Chunk,
     DecoderConfig,
@@ -32,8 +36,9 @@ def export_decoder(
 ) -> None:
     """Write `decoder*.mlpackage` and `language.json`; their bytes follow from the arguments alone.
 
-    Chunks are made one after the other, large ones each in a process of its own: the memory it
-    takes is that of the largest.
+    Chunks are made one after the other. Of those that are alike the first is converted, large ones
+    each in a process of its own, and the others are written from it: the memory it takes is that
+    of converting the largest.
 
     Args:
         config: the decoder, its precision and where to cut it.
@@ -49,20 +54,53 @@ def export_decoder(
         ExportStoppedError: a chunk's process was ended from outside.
     """
     chunks = split(config)
+    maker = _Maker(config=config, source=source, aside_from_bytes=aside_from_bytes)
     for done, chunk in enumerate(chunks):
         name = package_name(chunk, len(chunks))
-        progress(done, len(chunks), f"converting {name} to {config.precision}")
-
-        def make(folder: Path, chunk: Chunk = chunk, name: str = name) -> str:
-            if chunk_bytes(chunk, config.text) < aside_from_bytes:
-                convert_chunk(chunk, config, source, folder / name)
-            else:
-                run_aside(convert_chunk, chunk, config, source, folder / name)
-            return ""
-
-        kept.files(name, make, out)
+        progress(done, len(chunks), f"{name} in {config.precision}")
+        model = maker.model_of(chunk)
+        kept.files(name, partial(maker.make, chunk, model, name), out)
+        if model is None:
+            maker.models.append(Converted(chunk=chunk, package=out / name))
     write_description(config, chunks, out)
     progress(len(chunks), len(chunks), "language.json written")
+
+
+@dataclass(kw_only=True)
+class _Maker:
+    """Makes packages, the first of its kind by converting it.
+
+    Attributes:
+        config, source, aside_from_bytes: as of `export_decoder`.
+        models: one of each kind.
+        serving: those of them that others can be written from, as far as that was looked at.
+    """
+
+    config: DecoderConfig
+    source: WeightSource
+    aside_from_bytes: int
+    models: list[Converted] = field(default_factory=list)
+    serving: dict[Converted, bool] = field(default_factory=dict)
+
+    def model_of(self, chunk: Chunk) -> Converted | None:
+        """The first of its kind; None if that is the chunk itself."""
+        alike = (each for each in self.models if are_alike(each.chunk, chunk, self.config))
+        return next(alike, None)
+
+    def make(self, chunk: Chunk, model: Converted | None, name: str, folder: Path) -> str:
+        """Write `folder / name`; nothing is to be told of it."""
+        if model is not None and self._serves(model, folder):
+            write_alike(model, chunk, self.config, self.source, folder / name)
+        elif chunk_bytes(chunk, self.config.text) < self.aside_from_bytes:
+            convert_chunk(chunk, self.config, self.source, folder / name)
+        else:
+            run_aside(convert_chunk, chunk, self.config, self.source, folder / name)
+        return ""
+
+    def _serves(self, model: Converted, scratch: Path) -> bool:
+        if model not in self.serving:
+            self.serving[model] = serves_as_model(model, self.config, self.source, scratch)
+        return self.serving[model]
 
 
 def convert_chunk(chunk: Chunk, config: DecoderConfig, source: WeightSource, package: Path) -> None:

@@ -120,3 +120,14 @@ def states(chunk: Chunk, config: DecoderConfig) -> tuple[Tensor, ...]:
 def updated_name(name: str) -> str:
     """The output that continues a cache input."""
     return f"updated_{name}"
+
+
+def are_alike(one: Chunk, other: Chunk, config: DecoderConfig) -> bool:
+    """Whether two chunks are one program over different weights: as many layers and tokens, between
+    the same features."""
+    return _kind(one, config) == _kind(other, config)
+
+
+def _kind(chunk: Chunk, config: DecoderConfig) -> tuple[object, ...]:
+    num_layers = 0 if chunk.layers is None else chunk.layers.count
+    return (num_layers, interface(chunk, config, PREFILL), interface(chunk, config, DECODE))

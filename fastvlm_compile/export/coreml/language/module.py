@@ -119,13 +119,13 @@ def load_weights(
     """
     with torch.device("meta"):
         module = ChunkWeights(chunk, config)
-    stored = ((name, _stored(name, chunk, config, source)) for name in module.state_dict())
-    module.load_state_dict(mapped_copies(stored, scratch), strict=True, assign=True)
+    parameters = ((name, stored(name, chunk, config, source)) for name in module.state_dict())
+    module.load_state_dict(mapped_copies(parameters, scratch), strict=True, assign=True)
     return module.eval().requires_grad_(requires_grad=False)
 
 
-def _stored(name: str, chunk: Chunk, config: DecoderConfig, source: WeightSource) -> Tensor:
-    """A parameter as the checkpoint has it; of the head, the chunk's rows."""
+def stored(name: str, chunk: Chunk, config: DecoderConfig, source: WeightSource) -> Tensor:
+    """A parameter of a chunk as the checkpoint has it; of the head, the chunk's rows."""
     if name != LM_HEAD:
         return source.read(f"model.{name}")
     assert chunk.vocabulary is not None
