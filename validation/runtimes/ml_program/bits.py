@@ -27,6 +27,10 @@ NUMPY: dict[DType, str] = {
 }
 
 
+_UNPACKED_AT_ONCE = 2**20
+"""Single bits take a byte each; a multiple of 8, so that parts begin at whole bytes."""
+
+
 def stored_bytes(dtype: DType, count: int) -> int:
     """Bytes that `count` elements take."""
     return (dtype.bits * count + 7) // 8
@@ -64,14 +68,16 @@ def unpack(raw: np.ndarray, bits: int, count: int) -> np.ndarray:
     """
     if bits == 8:
         return raw[:count].copy()
-    if bits in (
-        1,
-        2,
-        4,
-    ):  # never cross a byte: shift and mask, no bit array of eight times the size
+    if 8 % bits == 0:  # they never cross a byte: shift and mask
         shifts = np.arange(0, 8, bits, dtype=np.uint8)
         spread = (raw[:, None] >> shifts) & np.uint8((1 << bits) - 1)
         return np.ascontiguousarray(spread.reshape(-1)[:count])
-    flat = np.unpackbits(raw, bitorder="little", count=count * bits).reshape(count, bits)
     weights = (1 << np.arange(bits)).astype(np.uint8)
-    return np.asarray((flat * weights).sum(axis=1, dtype=np.uint8))
+    found = np.empty(count, dtype=np.uint8)
+    for start in range(0, count, _UNPACKED_AT_ONCE):
+        part = found[start : start + _UNPACKED_AT_ONCE]
+        first = start * bits // 8
+        packed = raw[first : first + (len(part) * bits + 7) // 8]
+        single = np.unpackbits(packed, bitorder="little", count=len(part) * bits)
+        np.dot(single.reshape(-1, bits), weights, out=part)
+    return found
