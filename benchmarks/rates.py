@@ -144,7 +144,7 @@ def read_source(recipe: str, source: Path) -> dict[str, Estimate]:
     found = {}
     for name, ingredients in load_record(store, recipe).stages.items():
         manifest = store.manifest(ingredients.key)
-        if isinstance(manifest, EntryManifest):
+        if isinstance(manifest, EntryManifest) and not manifest.resumed:  # else: of a part of it
             found[name] = outcome_of(manifest)
     return found
 

@@ -22,7 +22,8 @@ from fastvlm_compile.stages.coreml_language import (
     CoreMLProjectorConfig,
 )
 from fastvlm_compile.stages.mixed import ChosenConfig, PolicyConfig
-from fastvlm_compile.stages.parity import CoreMLParityConfig
+from fastvlm_compile.stages.mlx import MlxConfig
+from fastvlm_compile.stages.parity import CoreMLParityConfig, OnnxParityConfig
 from fastvlm_compile.stages.quantize import QuantizeConfig
 from reference.checkpoint.names import LM_HEAD
 
@@ -75,6 +76,10 @@ class Job:
             names.append("compressed")
         if isinstance(config, QuantizeConfig) and "calibration" in self.stage.inputs:
             names.append("calibrated")
+        if isinstance(config, MlxConfig) and "quantized_language" in self.stage.inputs:
+            names.append("quantized")
+        if isinstance(config, OnnxParityConfig) and config.variant == "fp16":
+            names.append("float16")  # onnxruntime has float32 arithmetic alone here, and widens
         return ".".join(names)
 
     def storage(self) -> dict[Role, Storage]:
