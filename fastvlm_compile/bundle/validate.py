@@ -127,7 +127,7 @@ def _measure_onnx(
             dequantized=_dequantized(bundle, variant),
         ),
         goldens=bundle.goldens,
-        runtime=OnnxRuntime(graphs_of(bundle.folder, variant.variant)),
+        runtime=OnnxRuntime(graphs_of(bundle.folder, variant.variant), brief_vision=True),
         tokenizer=load_tokenizer(bundle.folder),
         progress=progress,
     )

@@ -164,7 +164,9 @@ def onnx(
             dequantized=dequantized,
         ),
         goldens=goldens,
-        runtime=OnnxRuntime(paths, threads=config.threads, lean=dequantized is None),
+        runtime=OnnxRuntime(
+            paths, threads=config.threads, lean=dequantized is None, brief_vision=True
+        ),
         tokenizer=load_tokenizer(inputs["checkpoint"] / "processor"),
         progress=progress,
     )
