@@ -17,28 +17,17 @@ GIB = 2**30
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Build:
     """The bundle of a synthetic 0.5B; every gate that could run has passed when it is there."""
     folder = tmp_path_factory.mktemp("full")
-    if shutil.disk_usage(folder).free < 16 * GIB:
-        pytest.fail("building 0.5B needs 16 GiB of free disk")
+    if shutil.disk_usage(folder).free < 44 * GIB:
+        pytest.fail("building 0.5B in every variant needs 44 GiB of free disk")
     return build(folder, REPOSITORY / "recipes/0.5b.yaml")
 
 
-@pytest.mark.parametrize(
-    ("stage", "limit_gib"),
-    [
-        ("weights", 1.5),
-        ("golden", 8),
-        ("onnx.vision_encoder", 4),
-        ("onnx.embed_tokens", 1.5),
-        ("onnx.decoder_model_merged", 1.5),  # streamed: a tensor at a time, never the model
-        ("coreml.vision.float16", 4),
-        ("coreml.vision.float32", 4),
-        ("parity.onnx.fp32", 8),
-    ],
-)
-def test_a_stage_stays_within_its_memory(bundle: Build, stage: str, limit_gib: float) -> None:
+def test_no_stage_takes_more_than_4_gib_and_a_streamed_one_much_less(bundle: Build) -> None:
     result = run_cli("store", "ls", "--store", bundle.store, "--json", cwd=bundle.store)
     peaks = {entry["stage"]: entry["peak_memory_bytes"] for entry in json.loads(result.stdout)}
-    assert peaks[stage] <= limit_gib * GIB
+    assert {stage: peak for stage, peak in peaks.items() if peak > 4 * GIB} == {}
+    streamed = ("weights", "onnx.embed_tokens", "onnx.decoder_model_merged", "mlx.int4")
+    assert {stage: peaks[stage] for stage in streamed if peaks[stage] > GIB} == {}
 
 
 def test_a_second_build_runs_nothing(bundle: Build) -> None:
