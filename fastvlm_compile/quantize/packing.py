@@ -7,6 +7,8 @@ from fastvlm_compile.quantize.tensor import Codes
 _CHUNK = 8 * 2**20
 """Codes unpacked to single bits at once; a multiple of 8, so that chunks end at whole bytes."""
 
+_PAIRS_AT_ONCE = 2**18
+
 
 def pack(codes: Codes, bits: int) -> Codes:
     """Codes of any shape -> ceil(n * bits / 8) bytes; the last byte is filled with zeros."""
@@ -28,9 +30,7 @@ def unpack(packed: Codes, bits: int, count: int) -> Codes:
     if bits == 8:
         return packed[:count].copy()
     if bits == 4:
-        codes = np.empty(2 * packed.size, dtype=np.uint8)
-        codes[0::2], codes[1::2] = packed & 15, packed >> 4
-        return codes[:count]
+        return _unpack_nibbles(packed)[:count]
     step = _CHUNK * bits // 8
     weights = (1 << np.arange(bits)).astype(np.uint8)
     pieces = []
@@ -45,6 +45,16 @@ def _pack_nibbles(flat: Codes) -> Codes:
     packed = flat[0::2].copy()
     packed[: flat.size // 2] |= flat[1::2] << 4
     return packed
+
+
+def _unpack_nibbles(packed: Codes) -> Codes:
+    pairs = np.empty(packed.size, dtype="<u2")
+    for start in range(0, packed.size, _PAIRS_AT_ONCE):
+        part = pairs[start : start + _PAIRS_AT_ONCE]
+        part[...] = packed[start : start + _PAIRS_AT_ONCE]
+        part |= part << 4  # the upper code, four bits below where it belongs, is now there too
+        part &= 0x0F0F
+    return pairs.view(np.uint8)
 
 
 def _single_bits(flat: Codes, bits: int) -> Codes:

@@ -104,11 +104,14 @@ class QuantizedTensor:
             return dequantize_affine(
                 self.codes, self.scales, self.effective_zero_points(), self.scheme
             )
-        tables = self.tables.astype(np.float32)
-        groups = self.codes.reshape(len(tables), -1)
-        values = np.take_along_axis(tables, groups.astype(np.intp), axis=1).reshape(self.shape)
+        values = np.empty(self.shape, dtype=np.float32)
+        groups = self.codes.reshape(len(self.tables), -1)
+        found = values.reshape(groups.shape)
+        for number, table in enumerate(self.tables.astype(np.float32)):
+            # No code is beyond its table; only where it need not look does numpy write in place.
+            np.take(table, groups[number], out=found[number], mode="clip")
         if self.scheme.channel_scale:
-            values = values * per_channel(self.scales.astype(np.float32), values.ndim)
+            values *= per_channel(self.scales.astype(np.float32), values.ndim)
         return values
 
     def effective_zero_points(self) -> Codes:
@@ -122,16 +125,25 @@ class QuantizedTensor:
 def dequantize_affine(codes: Codes, scales: Halves, zero_points: Codes, scheme: Affine) -> Floats:
     """Codes [O, I, ...] with scales and zero points [O, B] -> float32 [O, I, ...]."""
     # Differences of codes have 9 bits, scales 11: the product is exact in float32's 24.
-    shifted = codes.astype(np.float32) - spread(zero_points.astype(np.float32), codes, scheme)
-    shifted *= spread(scales.astype(np.float32), codes, scheme)
-    return shifted
+    values = codes.astype(np.float32)
+    block = scheme.block_size or codes.shape[1]
+    count = codes.shape[1] // block
+    _scale(values[:, : count * block], scales[:, :count], zero_points[:, :count])
+    if count < scales.shape[1]:  # the last block is a short one
+        _scale(values[:, count * block :], scales[:, count:], zero_points[:, count:])
+    return values
 
 
-def spread(per_block: Floats, codes: npt.NDArray[np.generic], scheme: Affine) -> Floats:
-    """Values of blocks [O, B] -> one for each input channel, [O, I, 1, ...]."""
-    num_inputs = codes.shape[1]
-    wide = np.repeat(per_block, scheme.block_size or num_inputs, axis=1)[:, :num_inputs]
-    return wide.reshape(*wide.shape, *[1] * (codes.ndim - 2))
+def _scale(values: Floats, scales: Halves, zero_points: Codes) -> None:
+    """Turn codes [O, I, ...] of equal blocks [O, B] into what they stand for, in place."""
+    num_rows, num_blocks = scales.shape
+    if not num_blocks:
+        return
+    by_block = values.view()
+    by_block.shape = (num_rows, num_blocks, -1, *values.shape[2:])  # never a copy
+    ones = [1] * (by_block.ndim - 2)
+    by_block -= zero_points.astype(np.float32).reshape(num_rows, num_blocks, *ones)
+    by_block *= scales.astype(np.float32).reshape(num_rows, num_blocks, *ones)
 
 
 def per_channel(values: Floats, rank: int) -> Floats:

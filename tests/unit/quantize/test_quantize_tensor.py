@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastvlm_compile.quantize import packing
 from fastvlm_compile.quantize.packing import pack, unpack
 from fastvlm_compile.quantize.scheme import (
     Affine,
@@ -87,6 +88,18 @@ def test_packing_loses_nothing_and_leaves_no_gaps(bits, count, seed):
     assert np.array_equal(unpack(packed, bits, count), codes)
     number = int.from_bytes(packed.tobytes(), "little")
     assert [number >> (bits * i) & (2**bits - 1) for i in range(count)] == codes.tolist()
+
+
+@pytest.mark.parametrize("bits", [3, 4, 6])
+@pytest.mark.parametrize("more", [0, 1, 7])
+def test_what_is_packed_in_parts_has_no_seams(monkeypatch, bits, more):
+    monkeypatch.setattr(packing, "_CHUNK", 64)
+    monkeypatch.setattr(packing, "_PAIRS_AT_ONCE", 32)
+    codes = np.random.default_rng(bits).integers(0, 2**bits, size=256 + more, dtype=np.uint8)
+    packed = pack(codes, bits)
+    assert np.array_equal(unpack(packed, bits, codes.size), codes)
+    number = int.from_bytes(packed.tobytes(), "little")
+    assert [number >> (bits * i) & (2**bits - 1) for i in range(codes.size)] == codes.tolist()
 
 
 def test_groups_that_do_not_divide_the_channels_are_refused():
