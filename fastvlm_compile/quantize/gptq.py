@@ -47,7 +47,7 @@ def gptq(
     *,
     percent_damp: float = 0.01,
     act_order: bool = True,
-    rounds: int = 4,
+    rounds: int = 3,
 ) -> QuantizedTensor:
     """Quantize one layer's weight for the inputs it will see.
 
@@ -60,7 +60,7 @@ def gptq(
         percent_damp: added to the diagonal, in units of its mean; ten times more as long as the
             result cannot be factorised, up to 1.
         act_order: round the columns of the strongest inputs first.
-        rounds: of coordinate descent.
+        rounds: of coordinate descent; a fourth would take another 0.3 % off the error.
 
     Raises:
         SchemeError: see `affine.round_to_nearest`.
@@ -107,7 +107,8 @@ def _take_better(rows: Floats, state: State, curvature: Curvature, order: Indice
     codes, errors = _rounded_with_feedback(rows, state, feedback, order)
     rounded = feedback.slope(errors)
     better = rounded.row_errors() < slope.row_errors()
-    state.codes[better], state.errors[better] = codes[better], errors[better]
+    np.copyto(state.codes, codes, where=better[:, None])
+    np.copyto(state.errors, errors, where=better[:, None])
     slope.take(better, rounded)
     return slope
 
@@ -116,7 +117,7 @@ def _rounded_with_feedback(
     rows: Floats, state: State, feedback: Feedback, order: Indices
 ) -> tuple[Codes, Floats]:
     """Codes and errors [O, F] of GPTQ with the state's scales, columns rounded in `order`."""
-    weight = np.ascontiguousarray(rows[:, order])
+    weight = np.take(rows, order, axis=1)
     codes, errors = np.empty(weight.shape, dtype=np.uint8), np.empty_like(weight)
     for start in range(0, len(order), COLUMNS):
         columns = slice(start, min(start + COLUMNS, len(order)))
@@ -126,7 +127,7 @@ def _rounded_with_feedback(
         out = codes[:, columns], errors[:, columns]
         _round_columns(state, blocks, (weight[:, columns], target, inside), out)
     back = np.argsort(order)
-    return codes[:, back], errors[:, back]
+    return np.take(codes, back, axis=1), np.take(errors, back, axis=1)
 
 
 def _round_columns(
