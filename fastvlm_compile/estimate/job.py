@@ -78,8 +78,10 @@ class Job:
             names.append("calibrated")
         if isinstance(config, MlxConfig) and "quantized_language" in self.stage.inputs:
             names.append("quantized")
-        if isinstance(config, OnnxParityConfig) and config.variant == "fp16":
-            names.append("float16")  # onnxruntime has float32 arithmetic alone here, and widens
+        if isinstance(config, OnnxParityConfig) and "reference" in self.stage.inputs:
+            names.append("quantized")  # its weights are packed, those of others stay mapped
+        elif isinstance(config, OnnxParityConfig) and config.variant == "fp16":
+            names.append("float16")  # the CPU multiplies in float32 alone, and widens
         return ".".join(names)
 
     def storage(self) -> dict[Role, Storage]:
