@@ -45,8 +45,9 @@ class OnnxGraph:
         exact: run a copy whose `MatMulNBits` compute in float32, whatever `accuracy_level` the file
             has: what differs from the weights' own product is then rounding alone. Needs `onnx`.
         lean: keep no second form of weights, neither packed for a kernel nor widened from float16:
-            mapped weights then take no memory, and a prompt takes a sixth longer. Of no use where
-            matrices are quantized: there is no fast kernel for them but on their packed form.
+            mapped weights then take no memory, but for the one that is being multiplied, and a
+            prompt takes a sixth longer. Of no use where matrices are quantized: there is no fast
+            kernel for them but on their packed form.
         brief: give back to the system what a run took, which onnxruntime otherwise keeps for the
             next one, even when the graph is gone; for a graph that is soon let go of.
 
@@ -122,7 +123,7 @@ def _open(
         graph = _in_float32(path)
         options.add_session_config_entry(_DATA_FOLDER, str(path.parent))
     if lean:
-        options.add_session_config_entry(_NO_PACKING, "1")
+        _keep_one_form(options)
     try:
         return onnxruntime.InferenceSession(
             graph,
@@ -133,6 +134,21 @@ def _open(
     except _runtime_errors() as error:
         first_line = str(error).splitlines()[0]
         raise GraphError(f"{path}: onnxruntime cannot open it: {first_line}", hint=hint) from None
+
+
+def _keep_one_form(options: "onnxruntime.SessionOptions") -> None:
+    """Have weights stay as they are in the file, and casts of them run when they are needed.
+
+    Beyond the basic optimizations onnxruntime folds the casts whatever is disabled; in its default
+    order it runs those of all weights first; and with a plan of memory it takes what they need once
+    more.
+    """
+    import onnxruntime
+
+    options.add_session_config_entry(_NO_PACKING, "1")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    options.enable_mem_pattern = False
 
 
 def _in_float32(path: Path) -> bytes:

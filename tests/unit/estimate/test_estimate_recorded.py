@@ -16,7 +16,7 @@ from fastvlm_compile.structure import from_plain
 
 ROOT = Path(__file__).parents[3]
 RECORDED = json.loads((ROOT / "benchmarks" / "recorded_outcomes.json").read_bytes())
-RECIPES = ("tiny.yaml", "0.5b.yaml", "7b.yaml")
+RECIPES = ("tiny.yaml", "0.5b.yaml", "1.5b.yaml", "7b.yaml")
 
 
 @cache
