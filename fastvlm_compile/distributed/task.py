@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fastvlm_compile.code_digest import CodeReader
 from fastvlm_compile.console import Reporter
+from fastvlm_compile.distributed.cores import use_all_cores
 from fastvlm_compile.distributed.location import StoreLocation
 from fastvlm_compile.distributed.telling import StoppedError, Telling
 from fastvlm_compile.errors import CheckpointMissingError, ClusterError, StoreError
@@ -86,6 +87,7 @@ def run_task(payload: bytes, expected: str) -> TaskOutcome:
             raise other_code(worker.address, "the code that runs stages differs")
         task = pickle.loads(payload)
         assert isinstance(task, StageTask)
+        use_all_cores()
         store = task.store.store(local_store(worker, task.store))
         store.open()
         with store.in_use():
