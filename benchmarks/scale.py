@@ -78,8 +78,8 @@ class Whole:
 
     @property
     def recorded(self) -> Path:
-        """The figures, once they are in the report."""
-        return self.folder / "recorded.json"
+        """Is there once the figures are in the report."""
+        return self.folder / "recorded"
 
 
 class DiskError(UserError):
@@ -156,7 +156,7 @@ def measure(
             record(whole, report, work)
         if not keep:
             shutil.rmtree(whole.store, ignore_errors=True)
-    found = [load_figures(whole.recorded) for whole in wholes]
+    found = [load_figures(job.place.figures) for whole in wholes for job in whole.jobs]
     if not keep:
         for whole in wholes:
             shutil.rmtree(whole.folder)
@@ -257,11 +257,14 @@ def keep_needed(store: Path, jobs: Sequence[Job]) -> None:
 def record(whole: Whole, report: Path, work: Path) -> None:
     """Put the figures of a recipe, and its log, beside those of the others."""
     figures = {job.part: load_figures(job.place.figures) for job in whole.jobs}
-    gates = count_gates(gates_file(Store(root=whole.store), job.name) for job in whole.jobs)
-    found = figures[""] if "" in figures else joined(whole.name, figures, gates=gates)
+    if "" in figures:
+        found = figures[""]
+    else:
+        gates = count_gates(gates_file(Store(root=whole.store), job.name) for job in whole.jobs)
+        found = joined(whole.name, figures, gates=gates)
     log = keep_log([job.place.log for job in whole.jobs], report, whole.name, {work: "WORK"})
     add(replace(found, log=log), report)
-    whole.recorded.write_text(json.dumps(to_plain(found)), encoding="utf-8")
+    whole.recorded.touch()
 
 
 def read(recipe_path: Path, store: Path, bundle: Path, log: Path | None, report: Path) -> int:

@@ -84,14 +84,9 @@ class Workplace:
 
     def whole(self) -> Took | None:
         """All goes together; None where one was lost, or none was metered."""
-        took = [go.took for go in self.goes()]
-        known = [each for each in took if each is not None]
-        if not known or len(known) < len(took) or not MemoryMeter.works_here():
+        if not MemoryMeter.works_here():
             return None
-        return Took(
-            wall_s=sum(each.wall_s for each in known),
-            peak_bytes=max(each.peak_bytes for each in known),
-        )
+        return Took.together(go.took for go in self.goes())
 
 
 def build(recipe: Path, place: Workplace, *, even_if_too_large: bool) -> int:

@@ -33,6 +33,18 @@ class Took:
     wall_s: float
     peak_bytes: int
 
+    @classmethod
+    def together(cls, runs: Iterable["Took | None"]) -> "Took | None":
+        """Of runs one after the other; None where one is not known, or there was none."""
+        every = list(runs)
+        known = [each for each in every if each is not None]
+        if not known or len(known) < len(every):
+            return None
+        return cls(
+            wall_s=sum(each.wall_s for each in known),
+            peak_bytes=max(each.peak_bytes for each in known),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageFigures:

@@ -1,6 +1,6 @@
 """A recipe as parts that a smaller disk holds one at a time, and the whole that they make."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
@@ -96,19 +96,9 @@ def joined(
         every[-1],
         recipe=name,
         stages=tuple(stages.values()),
-        whole=_together(every),
+        whole=Took.together(each.whole for each in every),
         gates=gates,
         bundle_bytes=sum(each.bundle_bytes for each in every),
         variants=tuple(variant for each in every for variant in each.variants),
         parts=tuple(parts),
-    )
-
-
-def _together(parts: Sequence[RecipeFigures]) -> Took | None:
-    known = [each.whole for each in parts if each.whole is not None]
-    if len(known) < len(parts):
-        return None
-    return Took(
-        wall_s=sum(each.wall_s for each in known),
-        peak_bytes=max(each.peak_bytes for each in known),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastvlm_compile.estimate.model import ModelFacts
-from fastvlm_compile.export.coreml.language.interface import are_alike
+from fastvlm_compile.export.coreml.language.interface import first_alike
 from fastvlm_compile.export.coreml.language.plan import Chunk, DecoderConfig, chunk_bytes, split
 from fastvlm_compile.quantize.presets import Target
 from fastvlm_compile.quantize.roles import Role, role_of
@@ -125,12 +125,11 @@ class Job:
     @property
     def converted_bytes(self) -> int:
         """Float16 weights of those packages that are converted, not written from one like them."""
-        config = self._decoder()
-        converted: list[Chunk] = []
-        for chunk in self._chunks():
-            if config and not any(are_alike(each, chunk, config) for each in converted):
-                converted.append(chunk)
-        return sum(chunk_bytes(chunk, self.facts.config.text) for chunk in converted)
+        config, chunks = self._decoder(), self._chunks()
+        if config is None:
+            return 0
+        firsts = {first_alike(chunk, chunks, config) for chunk in chunks}
+        return sum(chunk_bytes(chunk, self.facts.config.text) for chunk in firsts)
 
     def _chunks(self) -> tuple[Chunk, ...]:
         config = self._decoder()

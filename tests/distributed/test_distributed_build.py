@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from dask_processes import Scheduler
+from small_recipe import small_recipe
 
 from fastvlm_compile.store import Store
 from fastvlm_compile.store_entry import Entry
@@ -26,18 +27,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from fastvlm_compile.cli import run
 sys.exit(run(sys.argv[1:]))
 """
-RECIPE = """\
-schema: 1
-name: NAME
-checkpoint: {path: checkpoint}
-image: {size: 128, fit: pad, position: before}
-context_length: 128
-goldens:
-  scenes: 1
-  photographs: 0
-  prompts: [Describe it.]
-  max_new_tokens: 3
-  task_questions: 0
+RECIPE = small_recipe(
+    """\
 targets:
   mlx: {variants: [fp16]}
   torch: {}
@@ -48,7 +39,9 @@ gates:
     metric: relative_l2
     max: 1.0e-4
     why: float32 arithmetic on the same numbers
-"""
+""",
+    name="NAME",
+)
 
 
 @pytest.fixture(scope="module")

@@ -8,24 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_recipe import small_recipe
 
 from fastvlm_compile import cli
 from fastvlm_compile.tree_digest import StatMemo, read_tree
 
 pytestmark = pytest.mark.xdist_group("small-bundle")  # one worker builds it once
 
-RECIPE = """\
-schema: 1
-name: small
-checkpoint: {path: checkpoint}
-image: {size: 128, fit: pad, position: before}
-context_length: 128
-goldens:
-  scenes: 1
-  photographs: 1
-  prompts: [Describe it.]
-  max_new_tokens: 3
-  task_questions: 0
+RECIPE = small_recipe(
+    """\
 targets:
   onnx: {variants: [fp32], logits: last, opset: 21}
   torch: {}
@@ -42,7 +33,9 @@ gates:
     metric: greedy_agreement
     min: 1
     why: a float32 copy says the same words
-"""
+""",
+    photographs=1,
+)
 
 
 @pytest.fixture(scope="module")

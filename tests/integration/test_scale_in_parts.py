@@ -8,22 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_recipe import small_recipe
 from tiny_build import REPOSITORY
 
 pytestmark = pytest.mark.xdist_group("scale-in-parts")
 
-RECIPE = """\
-schema: 1
-name: small
-checkpoint: {path: checkpoint}
-image: {size: 128, fit: pad, position: before}
-context_length: 128
-goldens:
-  scenes: 1
-  photographs: 0
-  prompts: [Describe it.]
-  max_new_tokens: 3
-  task_questions: 0
+RECIPE = small_recipe(
+    """\
 targets:
   onnx: {variants: [fp32], logits: last, opset: 21}
   mlx: {variants: [fp16]}
@@ -41,12 +32,13 @@ gates:
     metric: relative_l2
     max: LIMIT
     why: float32 arithmetic on the same numbers
-"""
+""",
+)
 
 
-def _measure(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def _measure(folder: Path) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "benchmarks.scale", str(folder / "small.yaml"), "--in-parts"]
-    command += ["--work", str(folder / "work"), "--report", str(folder / "scale"), *arguments]
+    command += ["--work", str(folder / "work"), "--report", str(folder / "scale")]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False

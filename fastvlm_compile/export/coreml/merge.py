@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fastvlm_compile.export.coreml.canonical import read_spec, spec_path
 from fastvlm_compile.export.coreml.compress.blob_writer import BlobWriter, stored_blob
-from fastvlm_compile.export.coreml.compress.program import sites
+from fastvlm_compile.export.coreml.compress.program import sites_of
 from fastvlm_compile.export.coreml.quiet import quiet_coremltools
 from fastvlm_compile.export.coreml.shared_constants import SharedConstants
 
@@ -99,6 +99,5 @@ def _move_constants(
     merged: "Model", function: str, source: Path, constants: SharedConstants
 ) -> None:
     """Append those constants of a function that are not written yet; point all of them there."""
-    for site in sites(merged, function):
-        if site.function == function:
-            constants.copy(site, stored_blob(source, site.offset))
+    for site in sites_of(merged, function, function):
+        constants.copy(site, stored_blob(source, site.offset))

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from fastvlm_compile.export.coreml.compress.blob_writer import BlobWriter, Bytes, StoredBlob
 from fastvlm_compile.export.coreml.compress.elements import Element
 from fastvlm_compile.export.coreml.compress.program import Site
-from fastvlm_compile.export.errors import ExportError
-
-_READ_AT_ONCE = 16 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +53,6 @@ class SharedConstants:
 
 def _digest(blob: StoredBlob) -> bytes:
     digest = hashlib.sha256()
-    left = blob.size_bytes
-    with blob.file.open("rb") as file:
-        file.seek(blob.data_offset)
-        while left:
-            piece = file.read(min(left, _READ_AT_ONCE))
-            if not piece:
-                raise ExportError(f"{blob.file}: ends inside the blob at {blob.data_offset}")
-            digest.update(piece)
-            left -= len(piece)
+    for piece in blob.pieces():
+        digest.update(piece)
     return digest.digest()

@@ -16,7 +16,7 @@ from fastvlm_compile.recipe_file import load_recipe
 from fastvlm_compile.stage import Plan
 from fastvlm_compile.store import Store
 from reference.errors import UserError
-from validation.gates import GateRow
+from validation.gates import GateRow, Status
 from validation.parity_file import ParityReport, write_parity
 
 ROOT = Path(__file__).parents[3]
@@ -79,13 +79,13 @@ def test_parts_are_joined_and_what_they_share_counts_once(
         took = Estimate(memory_bytes=10**9, disk_bytes=1, time_s=time_s)
         return kinds.StageFigures(stage=name, took=took, estimate=None)
 
-    def row(target: str, status: str) -> GateRow:
+    def row(target: str, status: Status) -> GateRow:
         return GateRow(
             target=target,
             variant="int4",
             component="decoder",
             metric="cosine",
-            status=status,  # type: ignore[arg-type]
+            status=status,
             bound="min",
             threshold=0.9,
         )

@@ -23,8 +23,9 @@ from fastvlm_compile.export.coreml.language.alike import (
 )
 from fastvlm_compile.export.coreml.language.export import convert_chunk, export_decoder
 from fastvlm_compile.export.coreml.language.interface import are_alike
-from fastvlm_compile.export.coreml.language.plan import DecoderConfig, split
+from fastvlm_compile.export.coreml.language.plan import Chunk, DecoderConfig, split
 from fastvlm_compile.export.errors import ExportError
+from fastvlm_compile.export.weight_source import WeightSource
 from fastvlm_compile.progress import silent
 from reference.checkpoint.tensors import Checkpoint, open_checkpoint
 
@@ -45,9 +46,9 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of the chunks that were converted."""
     numbers: list[int] = []
 
-    def noted(chunk, *others):  # type: ignore[no-untyped-def]
+    def noted(chunk: Chunk, config: DecoderConfig, source: WeightSource, package: Path) -> None:
         numbers.append(chunk.number)
-        convert_chunk(chunk, *others)
+        convert_chunk(chunk, config, source, package)
 
     monkeypatch.setattr(exporting, "convert_chunk", noted)
     return numbers

@@ -5,12 +5,10 @@ import pytest
 from fastvlm_compile.distributed.cores import use_all_cores
 
 dask = pytest.importorskip("dask")
-pytest.importorskip("distributed")
+pytest.importorskip("distributed")  # brings its configuration
 
 
 def test_what_dask_set_goes_and_what_somebody_chose_stays() -> None:
-    import distributed  # noqa: F401  # brings its configuration
-
     given = dask.config.get("distributed.nanny.pre-spawn-environ")
     assert given["OMP_NUM_THREADS"] == 1
     set_by_nanny = {name: str(value) for name, value in given.items()}

@@ -6,6 +6,7 @@ u64 offset of the data, u64 padding bits} in 64 bytes, then the data; both begin
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,7 @@ _RECORD = struct.Struct("<IIQQQ32x")
 _ALIGNMENT = 64
 _VERSION = 2
 _SENTINEL = 0xDEADBEEF
-_COPIED_AT_ONCE = 16 * 2**20
+_READ_AT_ONCE = 16 * 2**20
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -35,6 +36,22 @@ class StoredBlob:
     size_bytes: int
     data_offset: int
     padding_bits: int
+
+    def pieces(self) -> Iterator[bytes]:
+        """The bytes, so many at once that they take no memory to speak of.
+
+        Raises:
+            ExportError: the file ends before them.
+        """
+        left = self.size_bytes
+        with self.file.open("rb") as source:
+            source.seek(self.data_offset)
+            while left:
+                piece = source.read(min(left, _READ_AT_ONCE))
+                if not piece:
+                    raise ExportError(f"{self.file}: ends inside the blob at {self.data_offset}")
+                left -= len(piece)
+                yield piece
 
 
 def stored_blob(file: Path, offset: int) -> StoredBlob:
@@ -89,14 +106,8 @@ class BlobWriter:
     def copy(self, blob: StoredBlob) -> int:
         """Append another file's blob as it is; returns its offset here."""
         offset = self._begin(blob.element, blob.size_bytes, blob.padding_bits)
-        left = blob.size_bytes
-        with blob.file.open("rb") as source:
-            source.seek(blob.data_offset)
-            while left:
-                piece = source.read(min(left, _COPIED_AT_ONCE))
-                if not piece:
-                    raise ExportError(f"{blob.file}: ends inside the blob at {blob.data_offset}")
-                left -= self._file.write(piece)
+        for piece in blob.pieces():
+            self._file.write(piece)
         return offset
 
     def _begin(self, element: int, size_bytes: int, padding_bits: int) -> int:

@@ -66,24 +66,30 @@ def sites(spec: "Model", package: str) -> list[Site]:
     """All constants of all functions that lie in the weight file.
 
     Raises:
-        ExportError: a function is of another opset, or something else than a constant refers to the
-            weight file: the package is compressed already, or none of ours.
+        ExportError: see `sites_of`.
     """
+    names = sorted(spec.mlProgram.functions)
+    return [site for name in names for site in sites_of(spec, package, name)]
+
+
+def sites_of(spec: "Model", package: str, name: str) -> list[Site]:
+    """The constants of one function that lie in the weight file, in its order.
+
+    Raises:
+        ExportError: the function is of another opset, or something else than a constant refers to
+            the weight file: the package is compressed already, or none of ours.
+    """
+    function = spec.mlProgram.functions[name]
+    if function.opset != OPSET:
+        raise ExportError(f"{package}, {name}: opset {function.opset}, not {OPSET}")
     found = []
-    for name in sorted(spec.mlProgram.functions):
-        function = spec.mlProgram.functions[name]
-        if function.opset != OPSET:
-            raise ExportError(f"{package}, {name}: opset {function.opset}, not {OPSET}")
-        for operation in function.block_specializations[OPSET].operations:
-            blobs = [value for value in _values(operation) if value.HasField("blobFileValue")]
-            if not blobs:
-                continue
-            if operation.type != "const" or operation.blocks:
-                raise ExportError(
-                    f"{package}, {name}: weights of {operation.type} are not constants"
-                )
-            site = Site(function=name, name=operation.outputs[0].name, operation=operation)
-            found.append(site)
+    for operation in function.block_specializations[OPSET].operations:
+        blobs = [value for value in _values(operation) if value.HasField("blobFileValue")]
+        if not blobs:
+            continue
+        if operation.type != "const" or operation.blocks:
+            raise ExportError(f"{package}, {name}: weights of {operation.type} are not constants")
+        found.append(Site(function=name, name=operation.outputs[0].name, operation=operation))
     return found
 
 

@@ -26,7 +26,7 @@ from fastvlm_compile.export.coreml.canonical import (
 )
 from fastvlm_compile.export.coreml.compress.blob_writer import BlobWriter, Bytes, stored_blob
 from fastvlm_compile.export.coreml.compress.elements import floating
-from fastvlm_compile.export.coreml.compress.program import Site, sites
+from fastvlm_compile.export.coreml.compress.program import Site, sites_of
 from fastvlm_compile.export.coreml.language.check import check_chunk, parameter_names
 from fastvlm_compile.export.coreml.language.convert import FUNCTIONS
 from fastvlm_compile.export.coreml.language.describe import describe_package
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 _LAYER = re.compile(r"\blayers_(\d+)_")
 _TABLES = ("rotary",)
 """How the names of those floating-point constants begin that follow from the config alone."""
-
-_VALUES_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,20 +150,15 @@ def _rename(operation: "Operation", renamed: Callable[[str], str]) -> None:
 def _sites(spec: "Model", package: Path) -> Iterator[Site]:
     """All constants, in the order in which converting writes them."""
     for function in FUNCTIONS:
-        yield from (site for site in sites(spec, package.name) if site.function == function)
+        yield from sites_of(spec, package.name, function)
 
 
 def _packed(site: Site, weight: torch.Tensor, config: DecoderConfig) -> Bytes:
     """A weight as the package stores it."""
     if tuple(weight.shape) != site.shape:
         raise ExportError(f"{site.name} is {list(site.shape)}, the weight {list(weight.shape)}")
-    flat = weight.reshape(-1)
-    packed = np.empty(flat.numel(), dtype=config.precision)
-    for start in range(0, packed.size, _VALUES_AT_ONCE):
-        piece = flat[start : start + _VALUES_AT_ONCE].to(torch.float32).numpy()
-        with np.errstate(over="ignore"):  # the check finds and names it
-            packed[start : start + _VALUES_AT_ONCE] = piece.astype(config.precision)
-    return packed.view(np.uint8)
+    # What overflows is infinite now; the check finds and names it.
+    return weight.reshape(-1).to(getattr(torch, config.precision)).numpy().view(np.uint8)
 
 
 def _check_table(site: Site, weights: Path) -> None:

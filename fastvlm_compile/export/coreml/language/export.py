@@ -9,7 +9,7 @@ from fastvlm_compile.export.coreml.language.alike import Converted, serves_as_mo
 from fastvlm_compile.export.coreml.language.check import check_chunk
 from fastvlm_compile.export.coreml.language.convert import write_chunk
 from fastvlm_compile.export.coreml.language.description import write_description
-from fastvlm_compile.export.coreml.language.interface import are_alike
+from fastvlm_compile.export.coreml.language.interface import first_alike
 from fastvlm_compile.export.coreml.language.plan import (
     Chunk,
     DecoderConfig,
@@ -58,10 +58,9 @@ def export_decoder(
     for done, chunk in enumerate(chunks):
         name = package_name(chunk, len(chunks))
         progress(done, len(chunks), f"{name} in {config.precision}")
-        model = maker.model_of(chunk)
+        first = first_alike(chunk, chunks, config)
+        model = Converted(chunk=first, package=out / package_name(first, len(chunks)))
         kept.files(name, partial(maker.make, chunk, model, name), out)
-        if model is None:
-            maker.models.append(Converted(chunk=chunk, package=out / name))
     write_description(config, chunks, out)
     progress(len(chunks), len(chunks), "language.json written")
 
@@ -72,24 +71,18 @@ class _Maker:
 
     Attributes:
         config, source, aside_from_bytes: as of `export_decoder`.
-        models: one of each kind.
-        serving: those of them that others can be written from, as far as that was looked at.
+        serving: the packages that others can, or cannot, be written from; as far as that was
+            looked at.
     """
 
     config: DecoderConfig
     source: WeightSource
     aside_from_bytes: int
-    models: list[Converted] = field(default_factory=list)
     serving: dict[Converted, bool] = field(default_factory=dict)
 
-    def model_of(self, chunk: Chunk) -> Converted | None:
-        """The first of its kind; None if that is the chunk itself."""
-        alike = (each for each in self.models if are_alike(each.chunk, chunk, self.config))
-        return next(alike, None)
-
-    def make(self, chunk: Chunk, model: Converted | None, name: str, folder: Path) -> str:
-        """Write `folder / name`; nothing is to be told of it."""
-        if model is not None and self._serves(model, folder):
+    def make(self, chunk: Chunk, model: Converted, name: str, folder: Path) -> str:
+        """Write `folder / name`, maybe from the first of its kind; nothing is to be told of it."""
+        if chunk != model.chunk and self._serves(model, folder):
             write_alike(model, chunk, self.config, self.source, folder / name)
         elif chunk_bytes(chunk, self.config.text) < self.aside_from_bytes:
             convert_chunk(chunk, self.config, self.source, folder / name)

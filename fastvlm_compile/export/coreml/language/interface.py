@@ -26,6 +26,7 @@ before anything reads. `position + T <= S` must hold, Core ML does not clamp; wh
 take the rest through `decode`. S positions fit, of which `context_length` are promised.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -126,6 +127,11 @@ def are_alike(one: Chunk, other: Chunk, config: DecoderConfig) -> bool:
     """Whether two chunks are one program over different weights: as many layers and tokens, between
     the same features."""
     return _kind(one, config) == _kind(other, config)
+
+
+def first_alike(chunk: Chunk, chunks: Iterable[Chunk], config: DecoderConfig) -> Chunk:
+    """The first of a decoder's chunks that is like this one; maybe the chunk itself."""
+    return next(each for each in chunks if are_alike(each, chunk, config))
 
 
 def _kind(chunk: Chunk, config: DecoderConfig) -> tuple[object, ...]:
