@@ -42,6 +42,8 @@ _UNRECORDED_GB, _UNRECORDED_S = 0.3, 2.0
 """Base of a kind without outcomes: Python with PyTorch, and its start."""
 _LEAST_S = 2.0
 """Times below count as this one when errors are weighed: the machine's own noise is as large."""
+_LEAST_GB = 0.05
+"""No stage has less memory; one of a tenth of a second is over before the meter sees it all."""
 _BELIEF = 0.05
 """Weight of a prior beside one outcome: a rate that is off by all of itself counts as an estimate
 that is off by a twentieth."""
@@ -162,7 +164,12 @@ def fitted(rows: Sequence[Row]) -> Rates:
     for kind in {row.kind for row in rows}:
         own = [row for row in rows if row.kind == kind]
         kinds[kind] = KindRates(
-            memory_gb=_fit(own, MEMORY[kind], [r.took.memory_bytes / _GIGA for r in own], 0.0),
+            memory_gb=_fit(
+                own,
+                MEMORY[kind],
+                [max(r.took.memory_bytes / _GIGA, _LEAST_GB) for r in own],
+                _LEAST_GB,
+            ),
             time_s=_fit(own, TIME[kind], [r.took.time_s for r in own], _LEAST_S),
             recorded=len(own),
         )

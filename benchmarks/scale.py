@@ -199,7 +199,7 @@ def plan_job(recipe_path: Path, part: str, place: Workplace) -> Job:
         name=named.name,
         part=part,
         place=place,
-        disk_bytes=total.disk_bytes + total.bundle_bytes,
+        disk_bytes=total.written_bytes,
         time_s=total.time_s,
         estimates=whole.stages,
     )

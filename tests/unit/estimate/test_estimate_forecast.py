@@ -44,7 +44,7 @@ def test_every_recipe_can_be_forecast_for_every_device(
     found = _forecast(for_device(recipe))
     assert set(found.stages) == {stage.name for stage in found.plan.stages}
     for name_, each in found.stages.items():
-        assert each.memory_bytes > 10e6, name_  # an interpreter that has just begun
+        assert each.memory_bytes > 40e6, name_  # Python and numpy
         assert each.disk_bytes > 0, name_
         assert 0 < each.time_s < math.inf, name_
 
