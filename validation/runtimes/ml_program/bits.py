@@ -30,6 +30,9 @@ NUMPY: dict[DType, str] = {
 _UNPACKED_AT_ONCE = 2**20
 """Single bits take a byte each; a multiple of 8, so that parts begin at whole bytes."""
 
+_BYTES_AT_ONCE = 2**16
+"""Looked up as indices of eight bytes each, which then stay in the cache."""
+
 
 def stored_bytes(dtype: DType, count: int) -> int:
     """Bytes that `count` elements take."""
@@ -52,7 +55,8 @@ def elements(raw: np.ndarray, dtype: DType, count: int) -> np.ndarray:
     unpacked = unpack(raw, dtype.bits, count)
     if dtype is DType.INT4:
         signed = unpacked.view(np.int8)
-        signed[signed > 7] -= 16
+        signed ^= 8  # 0 .. 7 become 8 .. 15, and -8 .. -1, stored as 8 .. 15, become 0 .. 7
+        signed -= 8
         return signed
     return unpacked
 
@@ -68,10 +72,8 @@ def unpack(raw: np.ndarray, bits: int, count: int) -> np.ndarray:
     """
     if bits == 8:
         return raw[:count].copy()
-    if 8 % bits == 0:  # they never cross a byte: shift and mask
-        shifts = np.arange(0, 8, bits, dtype=np.uint8)
-        spread = (raw[:, None] >> shifts) & np.uint8((1 << bits) - 1)
-        return np.ascontiguousarray(spread.reshape(-1)[:count])
+    if 8 % bits == 0:  # they never cross a byte
+        return _unpack_bytes(raw, bits)[:count]
     weights = (1 << np.arange(bits)).astype(np.uint8)
     found = np.empty(count, dtype=np.uint8)
     for start in range(0, count, _UNPACKED_AT_ONCE):
@@ -81,3 +83,14 @@ def unpack(raw: np.ndarray, bits: int, count: int) -> np.ndarray:
         single = np.unpackbits(packed, bitorder="little", count=len(part) * bits)
         np.dot(single.reshape(-1, bits), weights, out=part)
     return found
+
+
+def _unpack_bytes(raw: np.ndarray, bits: int) -> np.ndarray:
+    """Each byte looked up in a table of what it holds, all of it read as one integer."""
+    spread = np.arange(256)[:, None] >> np.arange(0, 8, bits) & ((1 << bits) - 1)
+    table = spread.astype(np.uint8).view(f"u{8 // bits}").reshape(-1)
+    found = np.empty(len(raw), dtype=table.dtype)
+    for start in range(0, len(raw), _BYTES_AT_ONCE):
+        part = slice(start, start + _BYTES_AT_ONCE)
+        np.take(table, raw[part], out=found[part], mode="clip")  # any other mode makes a copy
+    return found.view(np.uint8)
