@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,19 +72,23 @@ def describe(
     (out / "checkpoint.json").write_text(text, encoding="utf-8")
 
 
-def digest_tensors(checkpoint: Checkpoint, progress: Progress) -> str:
+def digest_tensors(
+    checkpoint: Checkpoint, progress: Progress, chosen: Collection[str] | None = None
+) -> str:
     """sha256 over name, dtype, shape and values of every tensor that is computed with.
 
     The unused head, BatchNorm's step counters and an output head that repeats the embedding are
     left out, so that a converted checkpoint has the digest of its source.
 
     Args:
-        checkpoint: all its tensors are read.
+        checkpoint: the tensors are read whole.
         progress: told before each tensor.
+        chosen: names of tensors, to leave out all others.
     """
     reader = RawReader(checkpoint.path)
     table = hashlib.sha256()
-    names = sorted(name for name in checkpoint.tensors if _counts(name, tied=checkpoint.tied))
+    wanted = checkpoint.tensors if chosen is None else chosen
+    names = sorted(name for name in wanted if _counts(name, tied=checkpoint.tied))
     for index, name in enumerate(names):
         progress(index, len(names), f"digest of {name}")
         info = checkpoint.tensors[name]

@@ -125,9 +125,10 @@ def _contexts(
     calibration: Calibration | None,
 ) -> dict[str, str]:
     """What the codes of each tensor depend on beside its choice: a digest for each."""
+    if calibration is None:
+        return dict.fromkeys(chosen, digest_tensors(checkpoint, silent, chosen))
     alone = digest_tensors(checkpoint, silent)
-    everything = f"{alone} {sorted(chosen.items(), key=lambda item: item[0])!r}"
-    if calibration is not None:
-        everything += f" {calibration.digest}"
+    choices = sorted(chosen.items(), key=lambda item: item[0])
+    everything = f"{alone} {choices!r} {calibration.digest}"
     stream = hashlib.sha256(everything.encode()).hexdigest()
     return {name: stream if name in observed else alone for name in chosen}
