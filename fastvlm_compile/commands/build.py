@@ -159,9 +159,8 @@ def _refuse_too_large(requests: "Sequence[BuildRequest]", store: "Store") -> Non
     from fastvlm_compile.estimate.before_build import refuse_too_large
     from fastvlm_compile.estimate.room import room_here
 
-    for request in requests:
-        assert request.forecast is not None
-        refuse_too_large(request.forecast, store, room_here(store.root))
+    forecasts = [request.forecast for request in requests if request.forecast is not None]
+    refuse_too_large(forecasts, store, room_here(store.root))
 
 
 def _memory_of(request: "BuildRequest") -> dict[str, int]:

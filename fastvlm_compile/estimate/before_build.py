@@ -1,28 +1,54 @@
-"""What is looked at before a build starts: whether what it still has to build fits."""
+"""What is looked at before builds start: whether what they still have to build fits."""
+
+import dataclasses
+from collections.abc import Collection, Sequence
 
 from fastvlm_compile.estimate.forecast import Forecast
-from fastvlm_compile.estimate.refusal import refusal
+from fastvlm_compile.estimate.refusal import Refusal, refusal
 from fastvlm_compile.estimate.room import Room
+from fastvlm_compile.estimate.shared import origins
 from fastvlm_compile.estimate.tables import to_build
 from fastvlm_compile.latest import load_record
 from fastvlm_compile.store import Store
 from fastvlm_compile.verdict import verdicts
 
 
-def refuse_too_large(whole: Forecast, store: Store, room: Room) -> None:
-    """Refuse a build that cannot fit; stages that are in the store take nothing.
+def refuse_too_large(forecasts: Sequence[Forecast], store: Store, room: Room) -> None:
+    """Refuse builds of which one cannot fit; stages that are in the store take nothing.
 
     Args:
-        whole: of the recipe.
-        store: is only looked at, and only if the whole recipe would not fit.
+        forecasts: of the recipes, in the order of their builds; each has to fit beside what those
+            before it leave on the disk.
+        store: is only looked at, and only if something would not fit from nothing.
         room: of the machine.
 
     Raises:
         TooLargeError: by how much, and what to leave out.
     """
-    if refusal(whole, whole.stages, room) is None:
+    if _first_refusal(forecasts, [each.stages for each in forecasts], room) is None:
         return
-    found = tuple(verdicts(whole.plan, store, load_record(store, whole.recipe.name)))
-    refused = refusal(whole, to_build(found), room)
+    missing = [
+        to_build(tuple(verdicts(each.plan, store, load_record(store, each.recipe.name))))
+        for each in forecasts
+    ]
+    refused = _first_refusal(forecasts, missing, room)
     if refused is not None:
         raise refused.error()
+
+
+def _first_refusal(
+    forecasts: Sequence[Forecast], to_build: Sequence[Collection[str]], room: Room
+) -> Refusal | None:
+    taken: set[str] = set()
+    before: list[str] = []
+    for each, names in zip(forecasts, to_build, strict=True):
+        origin = origins(each.plan)
+        new = [name for name in names if origin[name] not in taken]
+        refused = refusal(each, new, room, before=before)
+        if refused is not None:
+            return refused
+        taken.update(origin[name] for name in new)
+        left = room.disk_bytes - each.total(new).written_bytes
+        room = dataclasses.replace(room, disk_bytes=left)
+        before.append(each.recipe.name)
+    return None

@@ -73,6 +73,11 @@ class Total:
     bundle_bytes: int
     time_s: float
 
+    @property
+    def written_bytes(self) -> int:
+        """Stages and bundle."""
+        return self.disk_bytes + self.bundle_bytes
+
 
 def forecast(
     recipe: Recipe, *, weights: Path | None, base: Path | None, rates: Rates | None = None

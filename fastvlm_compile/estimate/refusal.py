@@ -1,6 +1,6 @@
 """Whether a build fits this machine, and what to leave out of it where it does not."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from fastvlm_compile.console import format_bytes
@@ -18,47 +18,54 @@ class Refusal:
     """Why a build cannot fit.
 
     Attributes:
+        recipe: its name.
         problems: one for memory, one for disk.
         hint: which variants to leave out.
     """
 
+    recipe: str
     problems: tuple[str, ...]
     hint: str
 
     @property
     def message(self) -> str:
         """All problems in one text."""
-        return "this build does not fit here: " + "; ".join(self.problems)
+        return f"a build of {self.recipe} does not fit here: " + "; ".join(self.problems)
 
     def error(self) -> TooLargeError:
         """As what `build` ends with."""
         return TooLargeError(self.message, hint=self.hint)
 
 
-def refusal(whole: Forecast, to_build: Collection[str], room: Room) -> Refusal | None:
+def refusal(
+    whole: Forecast, to_build: Collection[str], room: Room, *, before: Sequence[str] = ()
+) -> Refusal | None:
     """Why these stages cannot be built in `room`; None where they can.
 
     Args:
         whole: of the recipe.
         to_build: the stages that are not in the store.
         room: of the machine.
+        before: recipes whose builds are taken from `room` already.
     """
     total = whole.total(to_build)
-    disk_bytes = total.disk_bytes + total.bundle_bytes
     problems = []
     if total.memory_bytes > room.memory_bytes:
         problems.append(
             f"the stage {total.largest} takes about {format_bytes(total.memory_bytes)} of memory, "
             f"{_more(total.memory_bytes, room.memory_bytes)} available"
         )
-    if disk_bytes > room.disk_bytes:
+    if total.written_bytes > room.disk_bytes:
+        beside = f" beside {' and '.join(before)}" if before else ""
         problems.append(
-            f"its stages and the bundle take about {format_bytes(disk_bytes)} of disk, "
-            f"{_more(disk_bytes, room.disk_bytes)} free"
+            f"its stages and the bundle take about {format_bytes(total.written_bytes)} of disk, "
+            f"{_more(total.written_bytes, room.disk_bytes)} free{beside}"
         )
     if not problems:
         return None
-    return Refusal(problems=tuple(problems), hint=_hint(whole, to_build, room))
+    return Refusal(
+        recipe=whole.recipe.name, problems=tuple(problems), hint=_hint(whole, to_build, room)
+    )
 
 
 def _more(needed: int, there: int) -> str:
@@ -105,8 +112,7 @@ def _within_disk(
 def _disk_bytes(whole: Forecast, variants: Variants, to_build: Collection[str]) -> int:
     if not variants:
         return 0
-    total = of_fewer(whole, narrow(whole.recipe, variants)).total(to_build)
-    return total.disk_bytes + total.bundle_bytes
+    return of_fewer(whole, narrow(whole.recipe, variants)).total(to_build).written_bytes
 
 
 def _too_large(whole: Forecast, to_build: Collection[str], room: Room) -> frozenset[str]:

@@ -30,7 +30,7 @@ def test_a_build_that_does_not_fit_ends_with_code_2_before_anything_starts(
     captured = capsys.readouterr()
     warning, error, hint = captured.err.splitlines()
     assert warning.startswith("warning: checkpoints/llava-fastvithd_7b_stage3: the released")
-    assert error.startswith("error: this build does not fit here: the stage ")
+    assert error.startswith("error: a build of 7b does not fit here: the stage ")
     assert " more than the 2.0 GB that are available; its stages and the bundle take " in error
     assert error.endswith(" more than the 30.0 GB that are free")
     assert hint.endswith("; --even-if-too-large builds it nevertheless")
@@ -43,7 +43,7 @@ def test_a_plan_that_does_not_fit_is_shown_with_a_warning(
 ) -> None:
     assert run(["plan", str(RECIPES / "7b.yaml")]) == 0
     captured = capsys.readouterr()
-    assert "warning: this build does not fit here: " in captured.err
+    assert "warning: a build of 7b does not fit here: " in captured.err
     assert captured.out.splitlines()[-1].startswith("at most ")
     assert not any(small_machine.iterdir())
 
