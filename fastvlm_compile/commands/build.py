@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastvlm_compile.builds import Ending
     from fastvlm_compile.console import Reporter
     from fastvlm_compile.distributed.location import StoreLocation
+    from fastvlm_compile.estimate.forecast import Forecast
     from fastvlm_compile.pipeline import BuildRequest, BuildResult
     from fastvlm_compile.store import Store
 
@@ -159,14 +160,18 @@ def _refuse_too_large(requests: "Sequence[BuildRequest]", store: "Store") -> Non
     from fastvlm_compile.estimate.before_build import refuse_too_large
     from fastvlm_compile.estimate.room import room_here
 
-    forecasts = [request.forecast for request in requests if request.forecast is not None]
-    refuse_too_large(forecasts, store, room_here(store.root))
+    refuse_too_large([_forecast_of(each) for each in requests], store, room_here(store.root))
 
 
 def _memory_of(request: "BuildRequest") -> dict[str, int]:
     """What each stage is to find free on its worker."""
+    return {name: each.memory_bytes for name, each in _forecast_of(request).stages.items()}
+
+
+def _forecast_of(request: "BuildRequest") -> "Forecast":
+    """Every request of this command has one."""
     assert request.forecast is not None
-    return {name: each.memory_bytes for name, each in request.forecast.stages.items()}
+    return request.forecast
 
 
 def _build_here(
