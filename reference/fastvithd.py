@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference.config import VisionConfig
+from reference.linear import Linear
 
 NUM_STAGES = 5
 FIRST_ATTENTION_STAGE = 3
@@ -208,8 +209,8 @@ class Attention(nn.Module):
         super().__init__()
         self.head_dim = head_dim
         self.num_heads = width // head_dim
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width, bias=False)
+        self.proj = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> same; positions are taken row by row."""

@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from reference.linear import Linear
+
 
 class Projector(nn.Sequential):
     """Vision features to language embeddings: [B, T, C] -> [B, T, H].
@@ -11,7 +13,7 @@ class Projector(nn.Sequential):
 
     def __init__(self, in_features: int, hidden_size: int) -> None:
         super().__init__(
-            nn.Linear(in_features, hidden_size),
+            Linear(in_features, hidden_size),
             nn.GELU(),
-            nn.Linear(hidden_size, hidden_size),
+            Linear(hidden_size, hidden_size),
         )

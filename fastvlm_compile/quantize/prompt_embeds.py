@@ -21,6 +21,7 @@ from reference.checkpoint.names import (
 )
 from reference.fastvithd import FastViTHD
 from reference.kept import NOTHING_KEPT, Arrays, Kept
+from reference.linear import linear
 from reference.prompt import IMAGE_SENTINEL
 
 
@@ -93,7 +94,7 @@ def _linear(bench: Bench, prefix: str, inputs: Mapping[str, Tensor]) -> dict[str
             moments.add(x)
     bench.quantize(name, moments)
     weight, bias = bench.weight(name), bench.weight(f"{prefix}.bias")
-    return {image_id: F.linear(x, weight, bias) for image_id, x in inputs.items()}
+    return {image_id: linear(x, weight, bias) for image_id, x in inputs.items()}
 
 
 def _splice(

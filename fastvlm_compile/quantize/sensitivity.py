@@ -23,6 +23,7 @@ from fastvlm_compile.quantize.tensor import QuantizedTensor
 from reference.checkpoint.names import EMBED_TOKENS, LM_HEAD
 from reference.fastvlm import FastVLM
 from reference.kept import NOTHING_KEPT, Arrays, Kept
+from reference.linear import linear
 from reference.lockstep import surroundings, through_layers
 from reference.streaming import RowsOfTable
 from reference.weights import Weights
@@ -252,5 +253,5 @@ def _log_probabilities(model: FastVLM, x: Tensor, weight: Tensor | None) -> Tens
     language = model.language
     count = max(1, MAX_LOGIT_VALUES // language.config.vocab_size)
     states = language.norm(x[0, -count:])
-    logits: Tensor = language.lm_head(states) if weight is None else F.linear(states, weight)
+    logits: Tensor = language.lm_head(states) if weight is None else linear(states, weight)
     return F.log_softmax(logits.float(), dim=-1)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reference.linear import linear
 from validation.runtimes.ml_program.op import (
     BOOL,
     FLOAT,
@@ -24,7 +25,7 @@ from validation.runtimes.ml_program.view import Local, OpView, Unsupported
 
 def _linear(view: OpView) -> Kernel:  # noqa: ARG001 - there is nothing to read
     def run(values: Values) -> Tensor:
-        return F.linear(values["x"], values["weight"], values.get("bias"))
+        return linear(values["x"], values["weight"], values.get("bias"))
 
     return run
 
