@@ -96,7 +96,7 @@ bench-latency: $(BUNDLE_05B)/manifest.json dist/tiny/manifest.json bench-peers #
 
 # From nothing, in stores of their own that are dropped when they are measured. What is needed is
 # told first; SCALE="recipes/7b.yaml" for one, SCALE_FLAGS="--work DIR" for another disk, and
-# SCALE_FLAGS=--in-parts for less of it: a target at a time.
+# SCALE_FLAGS=--in-parts for less of it: a target at a time, each recorded by itself (--part onnx).
 SCALE ?=
 SCALE_FLAGS ?=
 bench-scale: $(INSTALLED) ## build 0.5b, 1.5b and 7b, hours each, up to 110 GB of disk; writes benchmarks/scale.{json,md}

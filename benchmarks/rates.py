@@ -2,8 +2,9 @@
 
     python -m benchmarks.rates recipes/0.5b.yaml=.store recipes/tiny.yaml=benchmarks/build_tiny.json
 
-An argument is RECIPE=STORE, a folder of `fastvlm-compile build`, of which the latest build of the
-recipe counts, or the JSON of `python -m benchmarks`. What they say replaces what
+An argument is RECIPE=SOURCE: a store of `fastvlm-compile build`, of which the latest build of the
+recipe counts, or the JSON of `python -m benchmarks` or of `python -m benchmarks.scale`, in which
+the recipe is whole or in parts. What they say replaces what
 `recorded_outcomes.json` has of the same stages; then all of that file is fitted, and
 `fastvlm_compile/estimate/rates.json` is written. `--without RECIPE` leaves one out of the fit, to
 see how well the others foretell it; then nothing is written.
@@ -19,6 +20,7 @@ import numpy as np
 from scipy.optimize import nnls  # type: ignore[import-untyped]
 
 from benchmarks.rates_table import MEMORY, TIME
+from benchmarks.scale_report import Report
 from benchmarks.watch import describe_machine
 from fastvlm_compile.estimate.disk import disk_bytes
 from fastvlm_compile.estimate.estimate import Estimate
@@ -68,7 +70,7 @@ def main() -> None:
     """Parse, gather, fit, write, compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--without", metavar="RECIPE", help="not fitted, only foretold")
-    parser.add_argument("sources", nargs="*", metavar="RECIPE=STORE")
+    parser.add_argument("sources", nargs="*", metavar="RECIPE=SOURCE")
     arguments = parser.parse_args()
     recorded = {name: dict(stages) for name, stages in load_recorded().items()}
     for text in arguments.sources:
@@ -134,13 +136,22 @@ def rows_of(recipe_name: str, took: Mapping[str, Estimate]) -> Iterator[Row]:
 def read_source(recipe: str, source: Path) -> dict[str, Estimate]:
     """What a store or a benchmark's file says of the stages of a recipe."""
     if source.is_file():
+        data = json.loads(source.read_bytes())
+        if "recipes" in data:
+            return {
+                each.stage: each.took
+                for figures in from_plain(data, Report).recipes.values()
+                if recipe in (figures.recipe, figures.part_of)
+                for each in figures.stages
+                if not each.resumed
+            }
         return {
             row["stage"]: Estimate(
                 memory_bytes=row["peak_memory_bytes"],
                 disk_bytes=row["size_bytes"],
                 time_s=row["duration_s"],
             )
-            for row in json.loads(source.read_bytes())["stages"]
+            for row in data["stages"]
         }
     store = Store(root=source)
     found = {}

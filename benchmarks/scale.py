@@ -1,13 +1,14 @@
 """`make bench-scale`: build every size from nothing, and hold what it takes against the limits.
 
-    python -m benchmarks.scale [RECIPE...] [--work build/scale] [--in-parts] [--keep]
+    python -m benchmarks.scale [RECIPE...] [--work build/scale] [--in-parts [--part PART]] [--keep]
     python -m benchmarks.scale --from-store STORE --bundle DIR --recipe RECIPE [--log FILE]
 
 Writes REPORT.json, REPORT.md and a log of each build beside them; recipes that are not named keep
 the figures that they have. The disk that is needed is told first, and nothing starts without it:
---in-parts takes less, for it builds a recipe's targets one after the other and drops what the next
-does not need. A run that was killed goes on where it was: a recipe's folder below --work is removed
-when all are done. The second form reads a store and a bundle that are there already.
+--in-parts takes less, for it builds a recipe's targets one after the other, drops what the next
+does not need, and records each by itself; --part builds these alone. A run that was killed goes on
+where it was: a recipe's folder below --work is removed when all are done. The second form reads a
+store and a bundle that are there already.
 
 Exit codes: 0 done, 1 a gate failed, 2 the disk is too small or a build could not start.
 """
@@ -22,9 +23,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.scale_build import Workplace, build, without_paths
-from benchmarks.scale_figures import RecipeFigures, count_gates, gates_file, read_figures
-from benchmarks.scale_parts import joined, keep_stages, write_parts
-from benchmarks.scale_report import load_report, write_report
+from benchmarks.scale_figures import RecipeFigures, read_figures
+from benchmarks.scale_parts import GROUPS, keep_stages, write_parts
+from benchmarks.scale_report import load_report, with_figures, write_report
 from fastvlm_compile.console import format_bytes, format_duration
 from fastvlm_compile.estimate.estimate import Estimate
 from fastvlm_compile.estimate.forecast import forecast
@@ -51,7 +52,7 @@ class Job:
     Attributes:
         recipe: its file.
         name: its name.
-        part: of the whole recipe; empty when it is the whole.
+        part_of: name of the whole recipe; empty when it is the whole.
         place: where it is built.
         disk_bytes: estimate of what is still to be written; 0 when it is measured already.
         time_s: estimate of what is still to be built.
@@ -60,7 +61,7 @@ class Job:
 
     recipe: Path
     name: str
-    part: str
+    part_of: str
     place: Workplace
     disk_bytes: int
     time_s: float
@@ -71,15 +72,9 @@ class Job:
 class Whole:
     """A recipe and the jobs that make it, one after the other in one store."""
 
-    name: str
     folder: Path
     store: Path
     jobs: tuple[Job, ...]
-
-    @property
-    def recorded(self) -> Path:
-        """Is there once the figures are in the report."""
-        return self.folder / "recorded"
 
 
 class DiskError(UserError):
@@ -93,6 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("build/scale"))
     parser.add_argument("--report", type=Path, default=Path("benchmarks/scale"))
     parser.add_argument("--in-parts", action="store_true", help="a target at a time: less disk")
+    parser.add_argument(
+        "--part", action="append", choices=GROUPS, help="of --in-parts, not the others"
+    )
     parser.add_argument("--keep", action="store_true", help="the stores and bundles")
     parser.add_argument("--even-if-too-large", action="store_true", help="as of `build`")
     parser.add_argument("--from-store", type=Path, metavar="STORE", help="build nothing")
@@ -104,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--from-store needs --bundle and --recipe")
     if given.in_parts and given.keep:
         parser.error("--in-parts drops what --keep would keep")
+    if given.part and not given.in_parts:
+        parser.error("--part is of --in-parts")
     try:
         if given.from_store is not None:
             return read(given.recipe, given.from_store, given.bundle, given.log, given.report)
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.recipes,
             given.work,
             given.report,
-            in_parts=given.in_parts,
+            parts=(given.part or tuple(GROUPS)) if given.in_parts else (),
             keep=given.keep,
             even_if_too_large=given.even_if_too_large,
         )
@@ -126,17 +126,25 @@ def measure(
     work: Path,
     report: Path,
     *,
-    in_parts: bool,
+    parts: Sequence[str],
     keep: bool,
     even_if_too_large: bool,
 ) -> int:
     """Build recipes one after another and record each.
 
+    Args:
+        recipes: their files.
+        work: where they are built.
+        report: where their figures go.
+        parts: that are built one after the other; none builds each recipe at once.
+        keep: the stores and bundles.
+        even_if_too_large: as of `build`.
+
     Raises:
         DiskError: they do not fit.
         UserError: a recipe cannot be read, or has no parts.
     """
-    wholes = [plan(recipe, work, in_parts=in_parts) for recipe in recipes]
+    wholes = [plan(recipe, work, parts) for recipe in recipes]
     check_disk([job for whole in wholes for job in whole.jobs], work, keep=keep)
     for whole in wholes:
         for index, job in enumerate(whole.jobs):
@@ -147,13 +155,11 @@ def measure(
             if status not in (0, GATE_FAILED):
                 sys.stderr.write(f"error: the build of {job.name} ended with exit code {status}\n")
                 return status
-            save_figures(job)
+            record(job, report, work)
             if not keep:
                 shutil.rmtree(job.place.bundle, ignore_errors=True)
             if later := whole.jobs[index + 1 :]:
                 keep_needed(whole.store, later)
-        if not whole.recorded.is_file():
-            record(whole, report, work)
         if not keep:
             shutil.rmtree(whole.store, ignore_errors=True)
     found = [load_figures(job.place.figures) for whole in wholes for job in whole.jobs]
@@ -163,7 +169,7 @@ def measure(
     return GATE_FAILED if any(each.gates["failed"] for each in found) else 0
 
 
-def plan(recipe: Path, work: Path, *, in_parts: bool) -> Whole:
+def plan(recipe: Path, work: Path, parts: Sequence[str]) -> Whole:
     """A recipe, and what of it is still to be done.
 
     Raises:
@@ -172,16 +178,19 @@ def plan(recipe: Path, work: Path, *, in_parts: bool) -> Whole:
     name = load_recipe(recipe).name
     folder = work / name
     store = folder / "store"
-    if in_parts:
+    if parts:
         files = write_parts(recipe, folder / "parts")
-        places = {part: Workplace(folder=folder / part, store=store) for part in files}
+        jobs = tuple(
+            plan_job(file, Workplace(folder=folder / part, store=store), part_of=name)
+            for part, file in files.items()
+            if part in parts
+        )
     else:
-        files, places = {"": recipe}, {"": Workplace(folder=folder, store=store)}
-    jobs = tuple(plan_job(files[part], part, place) for part, place in places.items())
-    return Whole(name=name, folder=folder, store=store, jobs=jobs)
+        jobs = (plan_job(recipe, Workplace(folder=folder, store=store), part_of=""),)
+    return Whole(folder=folder, store=store, jobs=jobs)
 
 
-def plan_job(recipe_path: Path, part: str, place: Workplace) -> Job:
+def plan_job(recipe_path: Path, place: Workplace, *, part_of: str) -> Job:
     """One job, and what of it is still to be done.
 
     Raises:
@@ -197,7 +206,7 @@ def plan_job(recipe_path: Path, part: str, place: Workplace) -> Job:
     return Job(
         recipe=recipe_path,
         name=named.name,
-        part=part,
+        part_of=part_of,
         place=place,
         disk_bytes=total.written_bytes,
         time_s=total.time_s,
@@ -229,8 +238,8 @@ def check_disk(jobs: Sequence[Job], work: Path, *, keep: bool) -> None:
         )
 
 
-def save_figures(job: Job) -> None:
-    """Keep what a job that was just built took."""
+def record(job: Job, report: Path, work: Path) -> None:
+    """Put what a job that was just built took, and its log, beside the others'."""
     place = job.place
     figures = read_figures(
         job.name,
@@ -238,7 +247,10 @@ def save_figures(job: Job) -> None:
         place.bundle,
         whole=place.whole(),
         estimates=place.estimates(),
+        log=keep_log(place.log, report, job.name, {work: "WORK"}),
+        part_of=job.part_of,
     )
+    add(figures, report)
     place.figures.write_text(json.dumps(to_plain(figures)), encoding="utf-8")
 
 
@@ -254,19 +266,6 @@ def keep_needed(store: Path, jobs: Sequence[Job]) -> None:
     print(f"dropped what {names} can do without: {format_bytes(freed_bytes)}")
 
 
-def record(whole: Whole, report: Path, work: Path) -> None:
-    """Put the figures of a recipe, and its log, beside those of the others."""
-    figures = {job.part: load_figures(job.place.figures) for job in whole.jobs}
-    if "" in figures:
-        found = figures[""]
-    else:
-        gates = count_gates(gates_file(Store(root=whole.store), job.name) for job in whole.jobs)
-        found = joined(whole.name, figures, gates=gates)
-    log = keep_log([job.place.log for job in whole.jobs], report, whole.name, {work: "WORK"})
-    add(replace(found, log=log), report)
-    whole.recorded.touch()
-
-
 def read(recipe_path: Path, store: Path, bundle: Path, log: Path | None, report: Path) -> int:
     """Record a build that somebody else ran.
 
@@ -277,15 +276,15 @@ def read(recipe_path: Path, store: Path, bundle: Path, log: Path | None, report:
     figures = read_figures(name, Store(root=store), bundle, whole=None, estimates={})
     if log is not None:
         places = {store: "STORE", bundle: "BUNDLE"}
-        figures = replace(figures, log=keep_log([log], report, name, places))
+        figures = replace(figures, log=keep_log(log, report, name, places))
     add(figures, report)
     return GATE_FAILED if figures.gates["failed"] else 0
 
 
-def keep_log(logs: Sequence[Path], report: Path, name: str, places: Mapping[Path, str]) -> str:
-    """Copy logs into one beside the report, without paths of this machine; the copy's name."""
+def keep_log(log: Path, report: Path, name: str, places: Mapping[Path, str]) -> str:
+    """Copy a log beside the report, without paths of this machine; the copy's name."""
     copy = report.with_name(f"{report.name}_{name}.log")
-    text = "\n".join(log.read_text(encoding="utf-8") for log in logs)
+    text = log.read_text(encoding="utf-8")
     usual = {ROOT: ".", Path.home(): "~", Path(tempfile.gettempdir()): "TMP"}
     copy.write_text(without_paths(text, usual | dict(places)), encoding="utf-8")
     print(copy)
@@ -294,9 +293,7 @@ def keep_log(logs: Sequence[Path], report: Path, name: str, places: Mapping[Path
 
 def add(figures: RecipeFigures, report: Path) -> None:
     """Put the figures of a recipe in place of those that it had."""
-    known = load_report(report)
-    recipes = {**known.recipes, figures.recipe: figures}
-    for path in write_report(report, replace(known, recipes=dict(sorted(recipes.items())))):
+    for path in write_report(report, with_figures(load_report(report), figures)):
         print(path)
 
 

@@ -86,14 +86,14 @@ class RecipeFigures:
 
     Attributes:
         recipe: its name.
-        stages: in the order in which they were finished.
+        stages: in the order in which they were finished; those of other parts, too, that this one
+            had no need to build again.
         whole: None where it was not watched from its start to its end.
         gates: how many have each status.
         bundle_bytes: 0 without a bundle, as when a gate failed.
         variants: of the bundle.
         log: name of the file beside the page; empty without one.
-        parts: that were built one after the other, each with a bundle of its own, what the next
-            does not need dropped; empty where the whole was built at once.
+        part_of: name of the recipe that this is a part of; empty where it is a whole one.
         machine: where the figures were read.
         load_15_minutes: of the machine then.
     """
@@ -105,7 +105,7 @@ class RecipeFigures:
     bundle_bytes: int
     variants: tuple[VariantFigures, ...] = ()
     log: str = ""
-    parts: tuple[str, ...] = ()
+    part_of: str = ""
     machine: Mapping[str, str] = field(default_factory=dict)
     load_15_minutes: float = 0.0
 
@@ -134,6 +134,7 @@ def read_figures(
     whole: Took | None,
     estimates: Mapping[str, Estimate],
     log: str = "",
+    part_of: str = "",
 ) -> RecipeFigures:
     """The figures of the latest build of a recipe.
 
@@ -145,6 +146,7 @@ def read_figures(
         estimates: from before the build, by stage, for stages whose estimate the store lacks: it
             loses those of a build that was killed.
         log: name of the log that is kept.
+        part_of: name of the recipe that this is a part of.
 
     Raises:
         FiguresError: the recipe was not built in this store to its end.
@@ -169,14 +171,14 @@ def read_figures(
                 resumed=manifest.resumed,
             )
         )
-    if not stages or not gates_file(store, recipe).is_file():
+    if not stages or not _gates_file(store, recipe).is_file():
         raise _unbuilt(recipe, store, "its gates were not judged")
     variants = read_manifest(bundle).variants if bundle.is_dir() else ()
     return RecipeFigures(
         recipe=recipe,
         stages=tuple(stages),
         whole=whole,
-        gates=count_gates([gates_file(store, recipe)]),
+        gates=_count_gates(_gates_file(store, recipe)),
         bundle_bytes=sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()),
         variants=tuple(
             VariantFigures(
@@ -189,28 +191,24 @@ def read_figures(
             if each.size_bytes  # the quantized references have no files
         ),
         log=log,
+        part_of=part_of,
         machine=describe_machine(LIBRARIES),
         load_15_minutes=round(psutil.getloadavg()[2], 2),
     )
 
 
-def gates_file(store: Store, recipe: str) -> Path:
+def _gates_file(store: Store, recipe: str) -> Path:
     """Where a store has the verdicts on a recipe's latest build."""
     return store.root / "reports" / recipe / "parity.json"
 
 
-def count_gates(files: Iterable[Path]) -> dict[str, int]:
-    """How many have each status; a gate that several files have counts once.
+def _count_gates(file: Path) -> dict[str, int]:
+    """How many have each status.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: the file is missing or damaged.
     """
-    statuses = {
-        (row.target, row.variant, row.component, row.metric, row.bound): row.status
-        for file in files
-        for row in read_parity(file).gates
-    }
-    found = list(statuses.values())
+    found = [row.status for row in read_parity(file).gates]
     return {status: found.count(status) for status in ("passed", "failed", "not run")}
 
 

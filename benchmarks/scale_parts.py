@@ -1,11 +1,9 @@
-"""A recipe as parts that a smaller disk holds one at a time, and the whole that they make."""
+"""A recipe as parts that a smaller disk holds one at a time."""
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.scale_figures import RecipeFigures, StageFigures, Took
 from fastvlm_compile.recipe_file import load_recipe
 from fastvlm_compile.store import Store
 from fastvlm_compile.store_care import drop, inventory
@@ -76,29 +74,3 @@ def keep_stages(store: Store, stages: AbstractSet[str]) -> int:
     """
     gone = drop(store, lambda: tuple(e for e in inventory(store) if e.stage not in stages))
     return sum(entry.size_bytes for entry in gone)
-
-
-def joined(
-    name: str, parts: Mapping[str, RecipeFigures], *, gates: Mapping[str, int]
-) -> RecipeFigures:
-    """The figures of a whole recipe; a stage that several parts have counts once.
-
-    Args:
-        name: of the recipe.
-        parts: what each took, by its name, in the order in which they were built.
-        gates: how many of all parts have each status.
-    """
-    every = list(parts.values())
-    stages: dict[str, StageFigures] = {}
-    for each in (each for figures in every for each in figures.stages):
-        stages.setdefault(each.stage, each)
-    return replace(
-        every[-1],
-        recipe=name,
-        stages=tuple(stages.values()),
-        whole=Took.together(each.whole for each in every),
-        gates=gates,
-        bundle_bytes=sum(each.bundle_bytes for each in every),
-        variants=tuple(variant for each in every for variant in each.variants),
-        parts=tuple(parts),
-    )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.latency_page import table
@@ -16,7 +16,7 @@ _MINUTE_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """What a build of a recipe may take; the time is without that of making weights up."""
+    """What a build may take; the time, of a whole recipe and without that of making weights up."""
 
     peak_bytes: int
     time_s: float | None = None
@@ -63,6 +63,16 @@ def write_report(path: Path, report: Report) -> tuple[Path, Path]:
     return json_path(path), page
 
 
+def with_figures(report: Report, figures: RecipeFigures) -> Report:
+    """Figures in place of those that the recipe had; a whole one's in place of its parts', too."""
+    others = {
+        name: each
+        for name, each in report.recipes.items()
+        if figures.recipe not in (name, each.part_of)
+    }
+    return replace(report, recipes=dict(sorted({**others, figures.recipe: figures}.items())))
+
+
 def json_path(path: Path) -> Path:
     """Where the data of a report is."""
     return path.with_name(f"{path.name}.json")
@@ -77,15 +87,15 @@ def judge(figures: RecipeFigures) -> tuple[Judged, ...]:
 
     failed, passed = figures.gates["failed"], figures.gates["passed"]
     whole = "" if figures.whole else ", of the largest stage"
-    if name in LIMITS:
-        limit = LIMITS[name]
+    limit = LIMITS.get(figures.part_of or name)
+    if limit is not None:
         add(
             f"peak memory{whole}",
             f"{figures.peak_bytes / GIB:.2f} GiB",
             f"<= {limit.peak_bytes / GIB:.0f} GiB",
             met=figures.peak_bytes <= limit.peak_bytes,
         )
-        if limit.time_s is not None:
+        if limit.time_s is not None and not figures.part_of:
             needed_s = figures.time_s - figures.synthesizing_s
             add(
                 "from checkpoint to gated bundle" + ("" if figures.whole else ", sum of stages"),
@@ -142,16 +152,16 @@ def _section(figures: RecipeFigures) -> list[str]:
     made_up = f", of which making the weights up took {figures.synthesizing_s / _MINUTE_S:.1f} min"
     log = f" [Its log]({figures.log})." if figures.log else ""
     bundle = f"The bundle has {figures.bundle_bytes / _MB:.0f} MB"
-    if figures.parts:
-        bundle = (
-            f"In parts, {' then '.join(figures.parts)}, what the next does not need dropped "
-            f"(`--in-parts`). Their bundles have {figures.bundle_bytes / _MB:.0f} MB"
-        )
+    part = ""
+    if figures.part_of:
+        part = f" A part of {figures.part_of}, built by itself (`--in-parts`)."
+        if figures.whole:
+            part += " Stages that an earlier part had built are listed, and not in the time."
     lines = [
         f"## {figures.recipe}",
         "",
         f"{figures.time_s / _MINUTE_S:.1f} min{how}{made_up if figures.synthesizing_s else ''}. "
-        f"{bundle}; gates: {gates}.{log}",
+        f"{bundle}; gates: {gates}.{log}{part}",
         "",
         *table(
             ("stage", "s", "estimate", "peak MB", "estimate", "written MB", "estimate", "off"),

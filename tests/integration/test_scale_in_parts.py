@@ -1,4 +1,4 @@
-"""`benchmarks.scale --in-parts` on a small recipe: real builds, one store, one row of figures."""
+"""`benchmarks.scale --in-parts` on a small recipe: real builds, one store, figures of each part."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_recipe import small_recipe
@@ -36,8 +37,9 @@ gates:
 )
 
 
-def _measure(folder: Path) -> "subprocess.CompletedProcess[str]":
+def _measure(folder: Path, *parts: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "benchmarks.scale", str(folder / "small.yaml"), "--in-parts"]
+    command += [argument for part in parts for argument in ("--part", part)]
     command += ["--work", str(folder / "work"), "--report", str(folder / "scale")]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(
@@ -45,27 +47,37 @@ def _measure(folder: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_both_parts_are_built_and_told_as_one(tmp_path: Path, random_checkpoint: Path) -> None:
+def _recorded(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "scale.json").read_text())["recipes"]
+    return found
+
+
+def test_each_part_is_built_and_recorded_by_itself(tmp_path: Path, random_checkpoint: Path) -> None:
     shutil.copytree(random_checkpoint, tmp_path / "checkpoint")
     (tmp_path / "small.yaml").write_text(RECIPE.replace("LIMIT", "1.0e-30"))
-    first = _measure(tmp_path)
-    assert first.returncode == 1, first.stderr  # a gate of the second part
-    found = json.loads((tmp_path / "scale.json").read_text())["recipes"]["small"]
-    stages = [each["stage"] for each in found["stages"]]
-    assert len(stages) == len(set(stages))
-    assert {"golden", "onnx.decoder_model_merged", "parity.mlx.fp16", "torch.weights"} <= {*stages}
-    assert all(each["estimate"] is not None for each in found["stages"])
-    assert found["parts"] == ["onnx", "mlx"]
-    assert (found["gates"]["failed"], found["gates"]["not run"]) == (1, 0)
-    assert found["gates"]["passed"] > 1
-    assert found["bundle_bytes"] > 10**6  # of the first part alone
-    assert first.stderr.count("golden ") == 2  # built once, up to date in the second part
-    assert first.stderr.count("golden                      built in") == 1
-    assert "dropped what small-mlx can do without" in first.stdout
-    assert "In parts, onnx then mlx" in (tmp_path / "scale.md").read_text()
-    assert "small-onnx" not in (tmp_path / "scale.md").read_text()
-    log = (tmp_path / "scale_small.log").read_text()
-    assert str(tmp_path) not in log
-    assert "onnx.decoder_model_merged" in log
-    assert "mlx.fp16" in log
+    both = _measure(tmp_path)
+    assert both.returncode == 1, both.stderr  # a gate of the second part
+    onnx, mlx = (_recorded(tmp_path)[f"small-{part}"] for part in ("onnx", "mlx"))
+    for figures, own in ((onnx, "onnx.decoder_model_merged"), (mlx, "parity.mlx.fp16")):
+        assert {"golden", own} <= {each["stage"] for each in figures["stages"]}
+        assert all(each["estimate"] is not None for each in figures["stages"])
+        assert figures["part_of"] == "small"
+        log = (tmp_path / figures["log"]).read_text()
+        assert own in log
+        assert str(tmp_path) not in log
+    assert "torch.weights" in {each["stage"] for each in mlx["stages"]}
+    assert (onnx["gates"]["failed"], mlx["gates"]["failed"]) == (0, 1)
+    assert onnx["bundle_bytes"] > 10**6
+    assert mlx["bundle_bytes"] == 0
+    assert both.stderr.count("golden ") == 2  # built once, up to date in the second part
+    assert both.stderr.count("golden                      built in") == 1
+    assert "dropped what small-mlx can do without" in both.stdout
     assert not (tmp_path / "work" / "small").exists()
+
+    (tmp_path / "small.yaml").write_text(RECIPE.replace("LIMIT", "1.0e-3"))
+    one = _measure(tmp_path, "mlx")
+    assert one.returncode == 0, one.stderr
+    assert "onnx" not in one.stderr
+    found = _recorded(tmp_path)
+    assert found["small-onnx"] == onnx
+    assert found["small-mlx"]["gates"]["failed"] == 0

@@ -120,6 +120,37 @@ def test_data_and_page_say_the_same_and_recipes_keep_their_figures(
     assert "| onnx.int4 | 4.51 | 4000 |" in page
 
 
+def test_parts_are_judged_by_the_memory_of_the_whole_until_it_is_there(
+    scale: ModuleType, report: ModuleType, tmp_path: Path
+) -> None:
+    path = tmp_path / "scale"
+    for part in ("onnx", "mlx"):
+        scale.add(figures(report, recipe=f"7b-{part}", part_of="7b"), path)
+    known = report.load_report(path)
+    assert list(known.recipes) == ["7b-mlx", "7b-onnx"]
+    whats = [each.what for each in report.judge(known.recipes["7b-mlx"])]
+    assert "peak memory" in whats
+    assert "from checkpoint to gated bundle" not in whats  # a part is not all that takes time
+    assert "A part of 7b" in report.markdown(known)
+    scale.add(figures(report), path)
+    assert list(report.load_report(path).recipes) == ["7b"]
+
+
+def test_rates_read_the_stages_of_a_recipe_and_of_its_parts(
+    scale: ModuleType, report: ModuleType, tmp_path: Path
+) -> None:
+    kinds, rates = import_module("benchmarks.scale_figures"), import_module("benchmarks.rates")
+    path = tmp_path / "scale"
+    stage = kinds.StageFigures(stage="mlx.int4", took=took(), estimate=None)
+    again = replace(stage, stage="mlx.int8", resumed=True)
+    scale.add(figures(report, recipe="7b-onnx", part_of="7b"), path)
+    scale.add(figures(report, recipe="7b-mlx", part_of="7b", stages=(stage, again)), path)
+    scale.add(figures(report, recipe="0.5b", stages=(stage,)), path)
+    found = rates.read_source("7b", report.json_path(path))
+    assert set(found) == {"weights", "golden", "mlx.int4"}
+    assert set(rates.read_source("0.5b", report.json_path(path))) == {"mlx.int4"}
+
+
 def test_a_disk_that_is_too_small_is_told_before_anything_starts(
     scale: ModuleType,
     tmp_path: Path,
@@ -146,7 +177,7 @@ def test_stores_that_are_kept_take_their_disk_together(
         scale.Job(
             recipe=Path(f"{name}.yaml"),
             name=name,
-            part="",
+            part_of="",
             place=building.Workplace(folder=tmp_path / name, store=tmp_path / name / "store"),
             disk_bytes=10,
             time_s=1.0,
