@@ -78,6 +78,7 @@ format: $(INSTALLED) ## format the code
 bench: $(INSTALLED) bench-env ## measure the tiny build, and our parts beside others; writes benchmarks/*.{json,md}
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.executor
+	$(BIN)/python -m benchmarks.linear
 	$(BIN)/python -m benchmarks.palettization
 	$(BIN)/python -m benchmarks.int4_quality
 	$(BIN)/python -m benchmarks.int4_build
