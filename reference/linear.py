@@ -1,5 +1,6 @@
 """Linear layers by oneDNN where PyTorch has it: for a few to a few hundred rows, in float32 on a
-CPU, it takes half to four fifths of the time of the BLAS behind `torch.nn.functional.linear`.
+CPU, it takes two fifths to nine tenths of the time of the BLAS behind `torch.nn.functional.linear`
+(`benchmarks/linear.md`).
 """
 
 import torch
