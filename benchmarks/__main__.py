@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.page import listed, write
 from benchmarks.watch import Watched, describe_machine, watch
 
 LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxruntime", "onnxsim", "coremltools")
@@ -119,16 +120,10 @@ def markdown(cost: BuildCost, machine: dict[str, str], load: float) -> str:
     ]
     lines += [
         "",
-        f"Machine: {', '.join(f'{key} {value}' for key, value in machine.items())}. "
+        f"Machine: {listed(machine)}. "
         f"Load over 15 minutes {load:.1f}: other work makes times upper bounds.",
     ]
     return "\n".join(lines)
-
-
-def write(path: Path, text: str) -> None:
-    """Write a report and say where."""
-    path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
-    print(path)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from benchmarks.executor_material import (
     find_material,
 )
 from benchmarks.executor_memory import open_decoder
+from benchmarks.page import listed, write
 from benchmarks.watch import Watched, describe_machine, watch
 from reference.decoding import Session
 from reference.fastvlm import FastVLM
@@ -260,17 +261,11 @@ def markdown(
     ]
     lines += [
         "",
-        f"Machine: {', '.join(f'{key} {value}' for key, value in machine.items())}. "
+        f"Machine: {listed(machine)}. "
         f"Load over the last minute at most {load:.1f}; the measurement itself is up to "
         f"{NUM_THREADS} of it.",
     ]
     return "\n".join(lines)
-
-
-def write(path: Path, text: str) -> None:
-    """Write a report and say where."""
-    path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
-    print(path)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks.int4_decode import NUM_SEQUENCES, NUM_STEPS, PROMPT_LENGTH, Decoded
+from benchmarks.page import listed
 from benchmarks.watch import Watched
 
 MIB = 2**20
@@ -135,8 +136,8 @@ def markdown(report: Report) -> str:
         "",
         *_decoded(report),
         "",
-        f"Machine: {_listed(report.machine)}. The builder's environment: "
-        f"{_listed(report.their_versions)}. Load over 1, 5 and 15 minutes before the run "
+        f"Machine: {listed(report.machine)}. The builder's environment: "
+        f"{listed(report.their_versions)}. Load over 1, 5 and 15 minutes before the run "
         f"{_numbers(report.load_before)}, after it {_numbers(report.load_after)}: other work makes "
         "times upper bounds.",
     ]
@@ -246,10 +247,6 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         "|---|" + "---:|" * (len(titles) - 1),
         *("| " + " | ".join(row) + " |" for row in rows),
     ]
-
-
-def _listed(values: Mapping[str, str]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from math import isnan
 from pathlib import Path
 
+from benchmarks.page import listed
 from fastvlm_compile.quantize.scheme import Affine
 
 
@@ -120,7 +121,7 @@ def markdown(report: Report) -> str:
         "here follows from that choice; the weight errors and times do not.",
         *tables(report.large, (*_COMMON, *_TIME)),
         "",
-        f"Machine: {', '.join(f'{key} {value}' for key, value in report.machine.items())}. "
+        f"Machine: {listed(report.machine)}. "
         f"Load over 15 minutes {report.load_15_minutes}: other work makes times upper bounds.",
     ]
     return "\n".join(lines)

@@ -1,6 +1,5 @@
 """The page of `benchmarks.latency`."""
 
-from collections.abc import Mapping, Sequence
 from statistics import median
 
 from benchmarks.contestant import DECODE, FIRST_TOKEN, PREFILL, VISION
@@ -15,6 +14,7 @@ from benchmarks.latency_report import (
     judge,
     typical,
 )
+from benchmarks.page import listed, table
 from validation.latency.significance import LEVEL
 
 MIB = 2**20
@@ -264,20 +264,7 @@ def _machine(report: Report) -> list[str]:
     )
     sizes = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in report.file_bytes.items())
     return [
-        f"Machine: {_listed(report.machine)}; {roofline}. Peers: {_listed(report.peers)}; files: "
+        f"Machine: {listed(report.machine)}; {roofline}. Peers: {listed(report.peers)}; files: "
         f"{sizes}. Load before the run {report.load_before:.1f}; processors that others kept busy "
-        f"meanwhile {report.others_during:.2f}. Bundles: {_listed(report.bundles)}.",
+        f"meanwhile {report.others_during:.2f}. Bundles: {listed(report.bundles)}.",
     ]
-
-
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table."""
-    return [
-        "| " + " | ".join(titles) + " |",
-        "|" + "---|" * len(titles),
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
-
-
-def _listed(values: Mapping[str, str]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items())

@@ -11,6 +11,7 @@ import json
 import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import permutations
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -18,19 +19,15 @@ from time import perf_counter
 import torch
 import torch.nn.functional as F
 
-from benchmarks.latency_page import table
+from benchmarks.page import listed, table, write
 from benchmarks.watch import describe_machine
+from fastvlm_compile.checkpoint.sizes import size_named
 from reference.linear import linear
 
 NUM_THREADS = 2
 NUM_TURNS = 7
 ROWS = (1, 25, 280)
-WIDTHS: Mapping[str, tuple[int, int]] = {
-    "0.5b": (896, 4864),
-    "1.5b": (1536, 8960),
-    "7b": (3584, 18944),
-}
-"""Hidden and intermediate size of each."""
+RELEASED = ("0.5b", "1.5b", "7b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,16 +58,15 @@ def main() -> None:
     report = parser.parse_args().report
     torch.set_num_threads(NUM_THREADS)
     found = [
-        measure(size, rows, inputs, outputs)
-        for size, (hidden, intermediate) in WIDTHS.items()
-        for inputs, outputs in ((hidden, intermediate), (intermediate, hidden))
+        measure(name, rows, inputs, outputs)
+        for name, size in ((name, size_named(name)) for name in RELEASED)
+        for inputs, outputs in permutations((size.hidden_size, size.intermediate_size))
         for rows in ROWS
     ]
     machine = describe_machine(("torch",))
     data = {"products": [asdict(each) for each in found], "machine": machine}
-    for suffix, text in ((".json", json.dumps(data, indent=1)), (".md", markdown(found, machine))):
-        report.with_suffix(suffix).write_text(text + "\n", encoding="utf-8")
-        print(report.with_suffix(suffix))
+    write(report.with_suffix(".json"), json.dumps(data, indent=1))
+    write(report.with_suffix(".md"), markdown(found, machine))
 
 
 @torch.inference_mode()
@@ -121,7 +117,7 @@ def markdown(found: list[Product], machine: Mapping[str, str]) -> str:
             "",
             f"Median ratio: {median(each.ratio for each in found):.2f}.",
             "",
-            f"Machine: {', '.join(f'{key} {value}' for key, value in machine.items())}.",
+            f"Machine: {listed(machine)}.",
         )
     )
 

@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.page import listed, write
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -134,7 +136,7 @@ def markdown(report: Report) -> str:
         f"figures. Ours are medians of {report.repeats} runs, with a thread for each core and, for "
         "the processor time, with one; coremltools' are single runs.",
         "",
-        f"Machine: {', '.join(f'{key} {value}' for key, value in report.machine.items())}. Load "
+        f"Machine: {listed(report.machine)}. Load "
         f"{report.load_1_minute_before} before, {report.load_1_minute_after} after: other work "
         "makes times upper bounds.",
     ]
@@ -157,9 +159,3 @@ def line(row: Comparison) -> str:
         *map(str, (row.groups, row.groups_higher, row.groups_lower)),
     )
     return f"| {' | '.join(cells)} |"
-
-
-def write(path: Path, text: str) -> None:
-    """Write a report and say where."""
-    path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
-    print(path)

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import nnls  # type: ignore[import-untyped]
 
+from benchmarks.page import listed
 from benchmarks.rates_table import MEMORY, TIME
 from benchmarks.scale_report import Report
 from benchmarks.watch import describe_machine
@@ -185,8 +186,7 @@ def fitted(rows: Sequence[Row]) -> Rates:
             recorded=len(own),
         )
     machine = describe_machine(("torch", "onnxruntime", "coremltools"))
-    text = ", ".join(f"{key} {value}" for key, value in machine.items())
-    return Rates(machine=text, kinds=dict(sorted(kinds.items())))
+    return Rates(machine=listed(machine), kinds=dict(sorted(kinds.items())))
 
 
 def _fit(

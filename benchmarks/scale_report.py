@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks.latency_page import table
+from benchmarks.page import listed, table
 from benchmarks.scale_figures import RecipeFigures, StageFigures
 from fastvlm_compile.structure import from_plain, to_plain
 
@@ -174,11 +174,11 @@ def _section(figures: RecipeFigures) -> list[str]:
             for v in figures.variants
         ]
         lines += ["", *table(("variant", "bits per weight", "MB"), rows)]
-    machine = ", ".join(f"{key} {value}" for key, value in figures.machine.items())
     return [
         *lines,
         "",
-        f"Machine: {machine}. Load over 15 minutes {figures.load_15_minutes:.1f} at the end.",
+        f"Machine: {listed(figures.machine)}. Load over 15 minutes "
+        f"{figures.load_15_minutes:.1f} at the end.",
     ]
 
 
