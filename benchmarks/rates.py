@@ -4,8 +4,8 @@
 
 An argument is RECIPE=SOURCE: a store of `fastvlm-compile build`, of which the latest build of the
 recipe counts, or the JSON of `python -m benchmarks` or of `python -m benchmarks.scale`, in which
-the recipe is whole or in parts. What they say replaces what
-`recorded_outcomes.json` has of the same stages; then all of that file is fitted, and
+the recipe is whole or in parts; of a crowded machine the times do not count. What they say replaces
+what `recorded_outcomes.json` has of the same stages; then all of that file is fitted, and
 `fastvlm_compile/estimate/rates.json` is written. `--without RECIPE` leaves one out of the fit, to
 see how well the others foretell it; then nothing is written.
 """
@@ -13,7 +13,7 @@ see how well the others foretell it; then nothing is written.
 import argparse
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,8 @@ _LEAST_S = 2.0
 """Times below count as this one when errors are weighed: the machine's own noise is as large."""
 _LEAST_GB = 0.05
 """No stage has less memory; one of a tenth of a second is over before the meter sees it all."""
+NO_TIME_S = 0.0
+"""In place of a time that does not count."""
 _BELIEF = 0.05
 """Weight of a prior beside one outcome: a rate that is off by all of itself counts as an estimate
 that is off by a twentieth."""
@@ -65,6 +67,11 @@ class Row:
     features: Features
     disk_bytes: float
     took: Estimate
+
+    @property
+    def timed(self) -> bool:
+        """Whether its time counts."""
+        return self.took.time_s != NO_TIME_S
 
 
 def main() -> None:
@@ -140,7 +147,7 @@ def read_source(recipe: str, source: Path) -> dict[str, Estimate]:
         data = json.loads(source.read_bytes())
         if "recipes" in data:
             return {
-                each.stage: each.took
+                each.stage: replace(each.took, time_s=NO_TIME_S) if figures.crowded else each.took
                 for figures in from_plain(data, Report).recipes.values()
                 if recipe in (figures.recipe, figures.part_of)
                 for each in figures.stages
@@ -175,6 +182,7 @@ def fitted(rows: Sequence[Row]) -> Rates:
     }
     for kind in {row.kind for row in rows}:
         own = [row for row in rows if row.kind == kind]
+        timed = [row for row in own if row.timed]
         kinds[kind] = KindRates(
             memory_gb=_fit(
                 own,
@@ -182,7 +190,9 @@ def fitted(rows: Sequence[Row]) -> Rates:
                 [max(r.took.memory_bytes / _GIGA, _LEAST_GB) for r in own],
                 _LEAST_GB,
             ),
-            time_s=_fit(own, TIME[kind], [r.took.time_s for r in own], _LEAST_S),
+            time_s=_fit(timed, TIME[kind], [r.took.time_s for r in timed], _LEAST_S)
+            if timed
+            else kinds[kind].time_s,
             recorded=len(own),
         )
     machine = describe_machine(("torch", "onnxruntime", "coremltools"))
@@ -216,21 +226,28 @@ def foretold(row: Row, rates: Rates) -> Estimate:
 
 
 def compare(rows: Iterable[Row], rates: Rates) -> None:
-    """Print each outcome beside its estimate, and what is off by more than a quarter."""
-    found = [
-        (row, StageOutcome(key="", estimate=foretold(row, rates), outcome=row.took)) for row in rows
-    ]
-    for row, each in found:
-        thought, took = each.estimate, each.outcome
+    """Print each outcome beside its estimate, and what is off by more than a quarter; a time that
+    does not count is not off."""
+    num_off = {"memory": 0, "disk": 0, "time": 0}
+    num_rows, num_timed = 0, 0
+    for row in rows:
+        thought = foretold(row, rates)
+        took = row.took if row.timed else replace(row.took, time_s=thought.time_s)
+        off = StageOutcome(key="", estimate=thought, outcome=took).off
+        time = f"{took.time_s:7.1f}" if row.timed else f"{'-':>7}"
         print(
             f"{row.recipe:16} {row.stage:32} "
             f"{thought.memory_bytes / _GIGA:6.2f} GB of {took.memory_bytes / _GIGA:6.2f}  "
             f"{thought.disk_bytes / 1e6:8.1f} MB of {took.disk_bytes / 1e6:8.1f}  "
-            f"{thought.time_s:7.1f} s of {took.time_s:7.1f}  {', '.join(each.off)}"
+            f"{thought.time_s:7.1f} s of {time}  {', '.join(off)}"
         )
-    for what in ("memory", "disk", "time"):
-        num_off = sum(1 for _, each in found if what in each.off)
-        print(f"{what}: {num_off} of {len(found)} stages off by more than 25 %")
+        num_rows += 1
+        num_timed += row.timed
+        for what in off:
+            num_off[what] += 1
+    for what, count in num_off.items():
+        of = num_timed if what == "time" else num_rows
+        print(f"{what}: {count} of {of} stages off by more than 25 %")
 
 
 if __name__ == "__main__":

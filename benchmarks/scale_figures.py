@@ -20,6 +20,8 @@ from validation.parity_file import read_parity
 LIBRARIES = ("torch", "numpy", "onnxruntime", "coremltools", "mlx")
 SYNTHESIZED = "weights"
 """The stage that makes a checkpoint up; nobody who has one waits for it."""
+CROWDED_LOAD = 1.25
+"""Above this load per core something ran beside a build, which by itself has about one."""
 
 
 class FiguresError(UserError):
@@ -108,6 +110,11 @@ class RecipeFigures:
     part_of: str = ""
     machine: Mapping[str, str] = field(default_factory=dict)
     load_15_minutes: float = 0.0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more ran than the cores bear, so that the times are not those of the build."""
+        return self.load_15_minutes > CROWDED_LOAD * int(self.machine["cores"])
 
     @property
     def time_s(self) -> float:

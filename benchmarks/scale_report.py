@@ -174,11 +174,14 @@ def _section(figures: RecipeFigures) -> list[str]:
             for v in figures.variants
         ]
         lines += ["", *table(("variant", "bits per weight", "MB"), rows)]
+    crowded = ""
+    if figures.crowded:
+        crowded = ", more than its cores bear: work beside the build made its times longer"
     return [
         *lines,
         "",
         f"Machine: {listed(figures.machine)}. Load over 15 minutes "
-        f"{figures.load_15_minutes:.1f} at the end.",
+        f"{figures.load_15_minutes:.1f} at the end{crowded}.",
     ]
 
 

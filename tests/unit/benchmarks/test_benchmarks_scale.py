@@ -151,6 +151,36 @@ def test_rates_read_the_stages_of_a_recipe_and_of_its_parts(
     assert set(rates.read_source("0.5b", report.json_path(path))) == {"mlx.int4"}
 
 
+def test_times_of_a_crowded_machine_are_told_and_not_learnt_from(
+    scale: ModuleType, report: ModuleType, tmp_path: Path
+) -> None:
+    rates = import_module("benchmarks.rates")
+    alone, crowded = (figures(report, load_15_minutes=load) for load in (2.4, 2.6))
+    path = tmp_path / "scale"
+    for each, remark in ((alone, False), (crowded, True)):
+        scale.add(each, path)
+        page = report.markdown(report.load_report(path))
+        assert ("work beside the build made its times longer" in page) == remark
+        found = rates.read_source("7b", report.json_path(path))
+        assert all(stage.memory_bytes > 0 for stage in found.values())
+        assert all((stage.time_s == rates.NO_TIME_S) == remark for stage in found.values())
+
+
+def test_a_time_that_does_not_count_is_not_fitted_and_never_off(
+    report: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates = import_module("benchmarks.rates")
+    known = rates.load_recorded()["7b.yaml"]
+    rows = list(rates.rows_of("7b.yaml", known))
+    untimed = replace(rows[0], took=replace(rows[0].took, time_s=rates.NO_TIME_S))
+    found = rates.fitted([untimed, *rows[1:]])
+    others = rates.fitted(rows[1:])
+    assert found.kinds[rows[0].kind].time_s == others.kinds[rows[0].kind].time_s
+    assert found.kinds[rows[0].kind].memory_gb != others.kinds[rows[0].kind].memory_gb
+    rates.compare([untimed], found)
+    assert "time: 0 of 0 stages" in capsys.readouterr().out
+
+
 def test_a_disk_that_is_too_small_is_told_before_anything_starts(
     scale: ModuleType,
     tmp_path: Path,
