@@ -1,13 +1,15 @@
 """Codes of few bits packed into bytes, low bits first, without gaps: as Core ML and MLX do."""
 
 import numpy as np
+import numpy.typing as npt
 
 from fastvlm_compile.quantize.tensor import Codes
 
-_CHUNK = 8 * 2**20
-"""Codes unpacked to single bits at once; a multiple of 8, so that chunks end at whole bytes."""
+_Words = npt.NDArray[np.uint64]
 
 _PAIRS_AT_ONCE = 2**18
+_WORDS_AT_ONCE = 2**13
+"""Of eight codes each; parts this small stay in the cache."""
 
 
 def pack(codes: Codes, bits: int) -> Codes:
@@ -17,11 +19,16 @@ def pack(codes: Codes, bits: int) -> Codes:
         return flat.copy()
     if bits == 4:
         return _pack_nibbles(flat)
-    pieces = [
-        np.packbits(_single_bits(flat[start : start + _CHUNK], bits), bitorder="little")
-        for start in range(0, flat.size, _CHUNK)
-    ]
-    return np.concatenate(pieces) if pieces else np.empty(0, dtype=np.uint8)
+    num_words = -(-flat.size // 8)
+    words = _filled(flat, 8 * num_words).view("<u8")
+    packed = np.empty((num_words, bits), dtype=np.uint8)
+    for start in range(0, num_words, _WORDS_AT_ONCE):
+        part = words[start : start + _WORDS_AT_ONCE].copy()
+        _gather(part, bits)
+        columns = part.view(np.uint8).reshape(-1, 8)
+        for byte in range(bits):  # numpy copies a column at a time faster than rows of few bytes
+            packed[start : start + _WORDS_AT_ONCE, byte] = columns[:, byte]
+    return packed.reshape(-1)[: -(-flat.size * bits // 8)]
 
 
 def unpack(packed: Codes, bits: int, count: int) -> Codes:
@@ -31,14 +38,58 @@ def unpack(packed: Codes, bits: int, count: int) -> Codes:
         return packed[:count].copy()
     if bits == 4:
         return _unpack_nibbles(packed)[:count]
-    step = _CHUNK * bits // 8
-    weights = (1 << np.arange(bits)).astype(np.uint8)
-    pieces = []
-    for start in range(0, packed.size, step):
-        single = np.unpackbits(packed[start : start + step], bitorder="little")
-        whole = single[: single.size // bits * bits].reshape(-1, bits)
-        pieces.append((whole * weights).sum(axis=1, dtype=np.uint8))
-    return np.concatenate(pieces)[:count] if pieces else np.empty(0, dtype=np.uint8)
+    num_words = -(-count // 8)
+    held = _filled(packed, num_words * bits + 8)  # the last word, too, is read as eight bytes
+    overlapping: _Words = np.ndarray(num_words, dtype="<u8", buffer=held, strides=(bits,))
+    words = np.empty(num_words, dtype="<u8")
+    for start in range(0, num_words, _WORDS_AT_ONCE):
+        part = words[start : start + _WORDS_AT_ONCE]
+        part[...] = overlapping[start : start + _WORDS_AT_ONCE]
+        _spread(part, bits)
+    return words.view(np.uint8)[:count]
+
+
+def _filled(values: Codes, size: int) -> Codes:
+    """The values with zeros behind them, themselves where they have the size."""
+    if values.size == size:
+        return values
+    longer = np.zeros(size, dtype=np.uint8)
+    longer[: values.size] = values
+    return longer
+
+
+def _spread(words: _Words, bits: int) -> None:
+    """Eight codes side by side in the low bits of each word -> one in each of its bytes.
+
+    The upper four move half a word up, then in each half the upper two, then the upper one.
+    """
+    upper = np.empty_like(words)
+    for shift, low, high in _halvings(bits):
+        np.bitwise_and(words, high, out=upper)
+        upper <<= shift
+        words &= low
+        words |= upper
+
+
+def _gather(words: _Words, bits: int) -> None:
+    """What `_spread` undoes."""
+    upper = np.empty_like(words)
+    for shift, low, high in reversed(_halvings(bits)):
+        np.right_shift(words, shift, out=upper)
+        upper &= high
+        words &= low
+        words |= upper
+
+
+def _halvings(bits: int) -> list[tuple[np.uint64, np.uint64, np.uint64]]:
+    """By how much the upper half of the codes moves in fields of 64, 32 and 16 bits; where the
+    lower half is, and the upper one before it moves."""
+    steps = []
+    for field in (64, 32, 16):
+        half = bits * field // 16
+        low = sum(((1 << half) - 1) << start for start in range(0, 64, field))
+        steps.append((np.uint64(field // 2 - half), np.uint64(low), np.uint64(low << half)))
+    return steps
 
 
 def _pack_nibbles(flat: Codes) -> Codes:
@@ -55,7 +106,3 @@ def _unpack_nibbles(packed: Codes) -> Codes:
         part |= part << 4  # the upper code, four bits below where it belongs, is now there too
         part &= 0x0F0F
     return pairs.view(np.uint8)
-
-
-def _single_bits(flat: Codes, bits: int) -> Codes:
-    return np.unpackbits(flat[:, None], axis=1, count=bits, bitorder="little")

@@ -76,11 +76,13 @@ class QuantizedTensor:
     def rows(self, index: slice | npt.NDArray[np.int64]) -> "QuantizedTensor":
         """Some of the output channels: those of a slice, or of ids [n]."""
         scheme, tables = self.scheme, self.tables
-        if isinstance(scheme, Palette) and scheme.group_size > 1:
-            groups = np.arange(len(self.codes))[index] // scheme.group_size
-            scheme, tables = replace(scheme, group_size=1), tables[groups]
-        elif isinstance(scheme, Palette) and scheme.group_size:
-            tables = tables[index]
+        if isinstance(scheme, Palette) and scheme.group_size:
+            whole = self._whole_groups(index, scheme.group_size)
+            if whole is None:
+                tables = tables[np.arange(len(self.codes))[index] // scheme.group_size]
+                scheme = replace(scheme, group_size=1)
+            else:
+                tables = tables[whole]
         return QuantizedTensor(
             scheme=scheme,
             codes=self.codes[index],
@@ -93,10 +95,21 @@ class QuantizedTensor:
         """The weight in float32, [O, I, ...]. Every product is exact or rounded once."""
         values = np.empty(self.shape, dtype=np.float32)
         step = max(1, _VALUES_AT_ONCE // values[0].size)
+        if isinstance(self.scheme, Palette) and self.scheme.group_size:
+            step = -(-step // self.scheme.group_size) * self.scheme.group_size
         for start in range(0, len(values), step):
             rows = slice(start, start + step)
             values[rows] = self.rows(rows)._dequantized()
         return values
+
+    def _whole_groups(self, index: slice | npt.NDArray[np.int64], size: int) -> slice | None:
+        """The groups that a slice of the output channels is made of, if it cuts none."""
+        if not isinstance(index, slice):
+            return None
+        start, stop, step = index.indices(len(self.codes))
+        if step != 1 or start % size or stop % size:
+            return None
+        return slice(start // size, stop // size)
 
     def _dequantized(self) -> Floats:
         """All rows at once, with temporaries of several times their size."""

@@ -12,7 +12,7 @@ from validation.runtimes.ml_program.bits import unpack
 def test_unpacking_gives_what_was_packed_across_all_borders(
     monkeypatch: pytest.MonkeyPatch, width: int, count: int
 ) -> None:
-    monkeypatch.setattr(reading, "_UNPACKED_AT_ONCE", 64)
+    monkeypatch.setattr(reading, "_GROUPS_AT_ONCE", 2)
     monkeypatch.setattr(reading, "_BYTES_AT_ONCE", 8)
     rng = np.random.default_rng(width)
     elements = rng.integers(0, 2**width, count, dtype=np.uint8)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastvlm_compile.quantize import packing
+from fastvlm_compile.quantize import tensor as tensors
 from fastvlm_compile.quantize.packing import pack, unpack
 from fastvlm_compile.quantize.scheme import (
     Affine,
@@ -46,19 +47,44 @@ def test_an_affine_weight_is_code_minus_zero_point_times_scale_of_its_block(shap
         assert weight[index] == expected
 
 
-def test_a_palette_weight_is_the_entry_of_its_groups_table_times_its_channels_scale():
+def palettized(group_size):
     rng = np.random.default_rng(1)
-    tensor = QuantizedTensor(
-        scheme=Palette(bits=3, group_size=2, channel_scale=True),
+    num_tables = 6 // group_size if group_size else 1
+    return QuantizedTensor(
+        scheme=Palette(bits=3, group_size=group_size, channel_scale=True),
         codes=rng.integers(0, 8, size=(6, 5), dtype=np.uint8),
         scales=rng.uniform(0.5, 2, size=6).astype(np.float16),
         zero_points=NO_CODES,
-        tables=np.sort(rng.normal(size=(3, 8)).astype(np.float16), axis=1),
+        tables=np.sort(rng.normal(size=(num_tables, 8)).astype(np.float16), axis=1),
     )
+
+
+def test_a_palette_weight_is_the_entry_of_its_groups_table_times_its_channels_scale():
+    tensor = palettized(group_size=2)
     weight = tensor.dequantize()
     for row, column in np.ndindex(6, 5):
         entry = tensor.tables[row // 2, tensor.codes[row, column]]
         assert weight[row, column] == np.float32(entry) * np.float32(tensor.scales[row])
+
+
+@pytest.mark.parametrize("group_size", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "index", [slice(0, 6), slice(2, 4), slice(3, 6), slice(1, 5), slice(0, 6, 2), np.array([5, 0])]
+)
+def test_some_rows_of_a_palette_are_those_of_all(group_size, index):
+    tensor = palettized(group_size)
+    assert np.array_equal(tensor.rows(index).dequantize(), tensor.dequantize()[index])
+
+
+@pytest.mark.parametrize("group_size", [0, 1, 2, 3])
+@pytest.mark.parametrize("at_once", [1, 5, 12, 21])
+def test_rows_dequantized_a_few_at_a_time_are_those_of_all_at_once(
+    monkeypatch, group_size, at_once
+):
+    tensor = palettized(group_size)
+    whole = tensor.dequantize()
+    monkeypatch.setattr(tensors, "_VALUES_AT_ONCE", at_once)
+    assert np.array_equal(tensor.dequantize(), whole)
 
 
 def test_bytes_count_packed_codes_scales_and_zero_points():
@@ -93,7 +119,7 @@ def test_packing_loses_nothing_and_leaves_no_gaps(bits, count, seed):
 @pytest.mark.parametrize("bits", [3, 4, 6])
 @pytest.mark.parametrize("more", [0, 1, 7])
 def test_what_is_packed_in_parts_has_no_seams(monkeypatch, bits, more):
-    monkeypatch.setattr(packing, "_CHUNK", 64)
+    monkeypatch.setattr(packing, "_WORDS_AT_ONCE", 8)
     monkeypatch.setattr(packing, "_PAIRS_AT_ONCE", 32)
     codes = np.random.default_rng(bits).integers(0, 2**bits, size=256 + more, dtype=np.uint8)
     packed = pack(codes, bits)

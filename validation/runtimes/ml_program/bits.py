@@ -27,8 +27,8 @@ NUMPY: dict[DType, str] = {
 }
 
 
-_UNPACKED_AT_ONCE = 2**20
-"""Single bits take a byte each; a multiple of 8, so that parts begin at whole bytes."""
+_GROUPS_AT_ONCE = 2**13
+"""Of eight elements, which begin and end at whole bytes; parts this small stay in the cache."""
 
 _BYTES_AT_ONCE = 2**16
 """Looked up as indices of eight bytes each, which then stay in the cache."""
@@ -74,15 +74,7 @@ def unpack(raw: np.ndarray, bits: int, count: int) -> np.ndarray:
         return raw[:count].copy()
     if 8 % bits == 0:  # they never cross a byte
         return _unpack_bytes(raw, bits)[:count]
-    weights = (1 << np.arange(bits)).astype(np.uint8)
-    found = np.empty(count, dtype=np.uint8)
-    for start in range(0, count, _UNPACKED_AT_ONCE):
-        part = found[start : start + _UNPACKED_AT_ONCE]
-        first = start * bits // 8
-        packed = raw[first : first + (len(part) * bits + 7) // 8]
-        single = np.unpackbits(packed, bitorder="little", count=len(part) * bits)
-        np.dot(single.reshape(-1, bits), weights, out=part)
-    return found
+    return _unpack_groups(raw, bits, count)
 
 
 def _unpack_bytes(raw: np.ndarray, bits: int) -> np.ndarray:
@@ -94,3 +86,21 @@ def _unpack_bytes(raw: np.ndarray, bits: int) -> np.ndarray:
         part = slice(start, start + _BYTES_AT_ONCE)
         np.take(table, raw[part], out=found[part], mode="clip")  # any other mode makes a copy
     return found.view(np.uint8)
+
+
+def _unpack_groups(raw: np.ndarray, bits: int, count: int) -> np.ndarray:
+    """Eight elements at a time, of which each is in one byte or across the border of two."""
+    num_groups = -(-count // 8)
+    whole = np.zeros((num_groups, bits), dtype=np.uint8)
+    flat = whole.reshape(-1)
+    flat[: len(raw)] = raw[: len(flat)]
+    found = np.empty((num_groups, 8), dtype=np.uint8)
+    for start in range(0, num_groups, _GROUPS_AT_ONCE):
+        part = slice(start, start + _GROUPS_AT_ONCE)
+        for place in range(8):
+            first, skipped = divmod(place * bits, 8)
+            element = whole[part, first] >> skipped
+            if skipped + bits > 8:
+                element |= whole[part, first + 1] << (8 - skipped)
+            np.bitwise_and(element, (1 << bits) - 1, out=found[part, place])
+    return found.reshape(-1)[:count]
