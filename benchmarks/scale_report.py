@@ -1,16 +1,19 @@
 """The data and the page of `benchmarks.scale`, and the limits that builds are held against."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.page import listed, table
 from benchmarks.scale_figures import RecipeFigures, StageFigures
+from fastvlm_compile.estimate.estimate import Estimate
+from fastvlm_compile.estimate.outcomes import StageOutcome
 from fastvlm_compile.structure import from_plain, to_plain
 
 GIB = 2**30
 _MB = 1e6
+_GB = 1e9
 _MINUTE_S = 60.0
 
 
@@ -108,8 +111,14 @@ def judge(figures: RecipeFigures) -> tuple[Judged, ...]:
 
 
 def _judge_estimates(figures: RecipeFigures) -> Iterator[Judged]:
-    """Of each stage; a missing estimate is a missed one: nothing was foretold."""
-    foretold = [each for each in figures.stages if each.estimate is not None and not each.resumed]
+    """Of each stage, and of all that were foretold together; a missing estimate is a missed one."""
+    foretold = [
+        StageOutcome(key="", estimate=each.estimate, outcome=each.took)
+        for each in figures.stages
+        if each.estimate is not None and not each.resumed
+    ]
+    if foretold:
+        yield from _judge_totals(figures.recipe, foretold)
     for what in ("memory", "disk", "time"):
         num_off = sum(1 for each in foretold if what in each.off)
         yield Judged(
@@ -119,6 +128,38 @@ def _judge_estimates(figures: RecipeFigures) -> Iterator[Judged]:
             limit="all",
             met=num_off == 0 and len(foretold) == len(figures.stages),
         )
+
+
+def _judge_totals(recipe: str, foretold: Sequence[StageOutcome]) -> Iterator[Judged]:
+    """Estimate beside outcome of what decides whether a build is begun."""
+    whole = StageOutcome(
+        key="",
+        estimate=_total(each.estimate for each in foretold),
+        outcome=_total(each.outcome for each in foretold),
+    )
+    thought, took = whole.estimate, whole.outcome
+    for what, estimate, outcome, unit in (
+        ("memory", thought.memory_bytes / GIB, took.memory_bytes / GIB, "GiB"),
+        ("disk", thought.disk_bytes / _GB, took.disk_bytes / _GB, "GB"),
+        ("time", thought.time_s / _MINUTE_S, took.time_s / _MINUTE_S, "min"),
+    ):
+        yield Judged(
+            recipe=recipe,
+            what=f"estimate of all stages' {what}",
+            found=f"{estimate:.1f} for {outcome:.1f} {unit}",
+            limit="within 25 %",
+            met=what not in whole.off,
+        )
+
+
+def _total(stages: Iterable[Estimate]) -> Estimate:
+    """Of stages one after the other."""
+    every = list(stages)
+    return Estimate(
+        memory_bytes=max(each.memory_bytes for each in every),
+        disk_bytes=sum(each.disk_bytes for each in every),
+        time_s=sum(each.time_s for each in every),
+    )
 
 
 def markdown(report: Report) -> str:

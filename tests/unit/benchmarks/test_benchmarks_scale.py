@@ -89,12 +89,27 @@ def test_estimates_that_are_off_missing_or_of_half_the_work_are_told(report: Mod
     assert off.off == ("memory", "time")
     soon = kinds.Took(wall_s=80 * 60, peak_bytes=GIB)
     assert missed(report, whole=soon, stages=(good, off)) == [
+        "estimate of all stages' memory",
+        "estimate of all stages' time",
         "estimates of memory within 25 %",
         "estimates of time within 25 %",
     ]
     for stage in (replace(good, estimate=None), replace(good, resumed=True)):
         assert stage.off == ()
         assert len(missed(report, whole=soon, stages=(good, stage))) == 3
+
+
+def test_what_the_whole_takes_is_judged_beside_what_each_stage_takes(report: ModuleType) -> None:
+    kinds = import_module("benchmarks.scale_figures")
+    late = kinds.StageFigures(stage="a", took=took(gib=2), estimate=took(gib=2, minutes=5))
+    early = kinds.StageFigures(stage="b", took=took(), estimate=took(minutes=14))
+    soon = kinds.Took(wall_s=80 * 60, peak_bytes=GIB)
+    missed_ones = missed(report, whole=soon, stages=(late, early))
+    assert missed_ones == ["estimates of time within 25 %"]
+    found = {j.what: j.found for j in report.judge(figures(report, stages=(late, early)))}
+    assert found["estimate of all stages' memory"] == "2.0 for 2.0 GiB"
+    assert found["estimate of all stages' disk"] == "2.0 for 2.0 GB"
+    assert found["estimate of all stages' time"] == "19.0 for 20.0 min"
 
 
 def test_a_build_that_nobody_watched_is_judged_by_its_stages(report: ModuleType) -> None:
