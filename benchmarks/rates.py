@@ -6,13 +6,16 @@ An argument is RECIPE=SOURCE: a store of `fastvlm-compile build`, of which the l
 recipe counts, or the JSON of `python -m benchmarks` or of `python -m benchmarks.scale`, in which
 the recipe is whole or in parts; of a crowded machine the times do not count. What they say replaces
 what `recorded_outcomes.json` has of the same stages; then all of that file is fitted, and
-`fastvlm_compile/estimate/rates.json` is written. `--without RECIPE` leaves one out of the fit, to
-see how well the others foretell it; then nothing is written.
+`fastvlm_compile/estimate/rates.json` is written. A machine that others use, too, is slower on one
+day than on another in everything that it does, so each recipe has a pace of its own in the fit, and
+estimates of time are of the mean one. `--without RECIPE` leaves one out of the fit, to see how well
+the others foretell it; then nothing is written.
 """
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +31,7 @@ from fastvlm_compile.estimate.estimate import Estimate
 from fastvlm_compile.estimate.features import Features, features_of
 from fastvlm_compile.estimate.job import Job
 from fastvlm_compile.estimate.model import checkpoint_facts, synthetic_facts
-from fastvlm_compile.estimate.outcomes import StageOutcome, outcome_of
+from fastvlm_compile.estimate.outcomes import Off, StageOutcome, outcome_of
 from fastvlm_compile.estimate.rates import BASE, RATES_FILE, KindRates, Rates, cost
 from fastvlm_compile.latest import load_record
 from fastvlm_compile.plan import make_plan
@@ -49,6 +52,8 @@ _LEAST_GB = 0.05
 """No stage has less memory; one of a tenth of a second is over before the meter sees it all."""
 NO_TIME_S = 0.0
 """In place of a time that does not count."""
+_ROUNDS = 8
+"""Of rates and paces in turn; after these neither changes any more."""
 _BELIEF = 0.05
 """Weight of a prior beside one outcome: a rate that is off by all of itself counts as an estimate
 that is off by a twentieth."""
@@ -73,6 +78,10 @@ class Row:
         """Whether its time counts."""
         return self.took.time_s != NO_TIME_S
 
+    def at_mean_pace(self, pace: float) -> "Row":
+        """As it would have been on a day when the machine was neither slow nor fast."""
+        return replace(self, took=replace(self.took, time_s=self.took.time_s / pace))
+
 
 def main() -> None:
     """Parse, gather, fit, write, compare."""
@@ -89,9 +98,9 @@ def main() -> None:
     if arguments.without:
         hidden = Path(arguments.without).name
         shown = [row for row in rows if row.recipe == hidden]
-        compare(shown, fitted([row for row in rows if row.recipe != hidden]))
+        compare(shown, fitted_at_paces([row for row in rows if row.recipe != hidden]))
         return
-    rates = fitted(rows)
+    rates = fitted_at_paces(rows)
     kept = {recipe: {r.stage: r.took for r in rows if r.recipe == recipe} for recipe in recorded}
     write(RECORDED, kept)
     write(RATES, rates)
@@ -170,6 +179,33 @@ def read_source(recipe: str, source: Path) -> dict[str, Estimate]:
     return found
 
 
+def fitted_at_paces(rows: Sequence[Row]) -> Rates:
+    """Rates of the mean pace: they and the paces of the recipes follow from each other."""
+    paces = {row.recipe: 1.0 for row in rows}
+    for _ in range(_ROUNDS):
+        rates = fitted([row.at_mean_pace(paces[row.recipe]) for row in rows])
+        paces = {
+            recipe: pace_of([row for row in rows if row.recipe == recipe], rates)
+            for recipe in paces
+        }
+        mean = statistics.geometric_mean(paces.values())
+        paces = {recipe: pace / mean for recipe, pace in paces.items()}
+    return rates
+
+
+def pace_of(rows: Sequence[Row], rates: Rates) -> float:
+    """How many times as long as estimated the stages of a recipe took, by the median of those that
+    took long enough to tell; 1 without any."""
+    return statistics.median(
+        [
+            row.took.time_s / foretold(row, rates).time_s
+            for row in rows
+            if row.timed and row.took.time_s > Off.TIME_S.value
+        ]
+        or [1.0]
+    )
+
+
 def fitted(rows: Sequence[Row]) -> Rates:
     """Rates by least squares of relative errors, none below zero; priors where nothing is known."""
     kinds = {
@@ -225,13 +261,17 @@ def foretold(row: Row, rates: Rates) -> Estimate:
     )
 
 
-def compare(rows: Iterable[Row], rates: Rates) -> None:
-    """Print each outcome beside its estimate, and what is off by more than a quarter; a time that
-    does not count is not off."""
+def compare(rows: Sequence[Row], rates: Rates) -> None:
+    """Print each outcome beside its estimate, and what is off by more than a quarter, time at the
+    pace of its recipe; a time that does not count is not off."""
     num_off = {"memory": 0, "disk": 0, "time": 0}
-    num_rows, num_timed = 0, 0
+    num_timed = 0
+    paces = {row.recipe: 1.0 for row in rows}
+    for recipe in paces:
+        paces[recipe] = pace_of([row for row in rows if row.recipe == recipe], rates)
     for row in rows:
         thought = foretold(row, rates)
+        thought = replace(thought, time_s=thought.time_s * paces[row.recipe])
         took = row.took if row.timed else replace(row.took, time_s=thought.time_s)
         off = StageOutcome(key="", estimate=thought, outcome=took).off
         time = f"{took.time_s:7.1f}" if row.timed else f"{'-':>7}"
@@ -241,12 +281,13 @@ def compare(rows: Iterable[Row], rates: Rates) -> None:
             f"{thought.disk_bytes / 1e6:8.1f} MB of {took.disk_bytes / 1e6:8.1f}  "
             f"{thought.time_s:7.1f} s of {time}  {', '.join(off)}"
         )
-        num_rows += 1
         num_timed += row.timed
         for what in off:
             num_off[what] += 1
+    for recipe, pace in paces.items():
+        print(f"{recipe}: the machine took {pace:.2f} times as long as at its mean pace")
     for what, count in num_off.items():
-        of = num_timed if what == "time" else num_rows
+        of = num_timed if what == "time" else len(rows)
         print(f"{what}: {count} of {of} stages off by more than 25 %")
 
 

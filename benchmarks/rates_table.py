@@ -98,7 +98,7 @@ TIME: Mapping[str, Priors] = {
     "mlx:export.quantized": {"output_gb": 8.0},
     "parity:reference": {**_RUNS, "stored_gb": 5.0},
     "parity:onnx": {**_RUNS, "input_gb": 2.0},
-    "parity:onnx.quantized": {**_RUNS, "input_gb": 2.0},
+    "parity:onnx.quantized": {**_RUNS, "input_gb": 2.0, "widened_gb": 50.0},
     "parity:onnx.float16": {**_RUNS, "input_gb": 4.0},
     "parity:coreml.float16": _COREML_RUNS,
     "parity:coreml.float32": _COREML_RUNS,

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastvlm_compile.estimate.disk import disk_bytes
 from fastvlm_compile.estimate.inputs import Inputs, calibration_inputs, golden_inputs
@@ -18,6 +18,8 @@ from reference.config import Qwen2Config
 _GIGA = 1e9
 _TERA = 1e12
 _FLOAT = 4
+_FOUR_BITS = 4.25
+"""A number of four bits with its share of a scale."""
 
 _REFERENCES = {
     "golden:golden": (1, RESIDENT_BYTES),
@@ -44,6 +46,8 @@ class Features:
         chosen_gb: float32 of the largest tensor that the stage quantizes.
         moments_gb: float32 of the largest second moments of inputs, or of the inputs themselves
             where these are few.
+        widened_gb: float32 of layers and head that an ONNX file holds in eight bits; onnxruntime's
+            CPU widens these anew at each step when it multiplies in float32.
         chunk_gb: float16 of the largest Core ML package of the decoder.
         converted_gb: float16 of the packages of the decoder that are converted, one of a kind.
         cache_gb: float32 of keys and values of the whole context.
@@ -66,6 +70,7 @@ class Features:
     tensor_gb: float
     chosen_gb: float
     moments_gb: float
+    widened_gb: float
     chunk_gb: float
     converted_gb: float
     cache_gb: float
@@ -96,6 +101,7 @@ def features_of(job: Job, written_bytes: Mapping[str, float]) -> Features:
     by_method = _numbers_by_method(job)
     kept = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim
     first = facts.config.vision.widths[0]
+    language_bytes = _FLOAT * facts.numbers("layers", "head")
     longest = run.positions / run.num_cases if run.num_cases else 0.0
     return Features(
         stored_gb=facts.stored_bytes / _GIGA,
@@ -108,6 +114,7 @@ def features_of(job: Job, written_bytes: Mapping[str, float]) -> Features:
         tensor_gb=_FLOAT * facts.largest_tensor / _GIGA,
         chosen_gb=_FLOAT * max(map(math.prod, job.chosen().values()), default=0) / _GIGA,
         moments_gb=_FLOAT * _moments(text, round(run.positions)) / _GIGA,
+        widened_gb=language_bytes * _eight_bit_share(job) / _GIGA,
         chunk_gb=job.chunk_bytes / _GIGA,
         converted_gb=job.converted_bytes / _GIGA,
         cache_gb=_FLOAT * kept * job.recipe.context_length / _GIGA,
@@ -115,7 +122,7 @@ def features_of(job: Job, written_bytes: Mapping[str, float]) -> Features:
         logits_gb=_FLOAT * longest * text.vocab_size / _GIGA,
         vision_tflop=run.vision_flop(facts) / _TERA,
         language_tflop=run.language_flop(facts) / _TERA,
-        steps_tb=run.steps * _FLOAT * facts.numbers("layers", "head") / _TERA,
+        steps_tb=run.steps * language_bytes / _TERA,
         search_g=by_method.get("search", 0) / _GIGA,
         gptq_g=by_method.get("gptq", 0) / _GIGA,
         clustering_g=by_method.get("clustering", 0) / _GIGA,
@@ -158,6 +165,16 @@ def _run_by(job: Job) -> Inputs:
     if "calibration" in job.stage.inputs or job.kind == "quantize:calibration":
         return calibration_inputs(job.recipe)
     return Inputs(pixels=0, num_images=0, num_cases=0, positions=0, steps=0)
+
+
+def _eight_bit_share(job: Job) -> float:
+    """Of the layers' weights that the parity of an ONNX variant runs, by the mean of mixed ones."""
+    if job.kind != "parity:onnx.quantized":
+        return 0.0
+    how = replace(job, stage=job.stages[job.stage.inputs["reference"]]).storage()["language"]
+    if isinstance(how, float | int):
+        return min(1.0, max(0.0, how / _FOUR_BITS - 1))
+    return float(how.bits == 8)
 
 
 def _numbers_by_method(job: Job) -> dict[str, int]:

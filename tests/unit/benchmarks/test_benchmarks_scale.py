@@ -196,6 +196,19 @@ def test_a_time_that_does_not_count_is_not_fitted_and_never_off(
     assert "time: 0 of 0 stages" in capsys.readouterr().out
 
 
+def test_a_recipe_of_a_slow_day_does_not_blur_the_rates(scale: ModuleType) -> None:
+    rates = import_module("benchmarks.rates")
+    known = rates.load_recorded()["7b.yaml"]
+    rows = list(rates.rows_of("7b.yaml", known))
+    slow = [replace(row, recipe="slow", took=row.at_mean_pace(0.5).took) for row in rows]
+    found = rates.fitted_at_paces([*rows, *slow])
+    paces = [rates.pace_of(each, found) for each in (rows, slow)]
+    assert paces[1] == pytest.approx(2 * paces[0], rel=0.01)
+    alone = rates.fitted_at_paces(rows)
+    ratios = [rates.foretold(r, found).time_s / rates.foretold(r, alone).time_s for r in rows]
+    assert ratios == pytest.approx([2**0.5] * len(rows), rel=0.05)
+
+
 def test_a_disk_that_is_too_small_is_told_before_anything_starts(
     scale: ModuleType,
     tmp_path: Path,

@@ -78,6 +78,14 @@ def test_quantized_tensors_take_the_bits_that_their_scheme_says() -> None:
         assert 8 * disk_bytes / language == pytest.approx(bits, rel=0.02)
 
 
+def test_eight_bits_multiplied_in_float32_take_longer_than_four() -> None:
+    times = {
+        name: _forecast(_recipe("0.5b")).stages[f"parity.onnx.{name}"].time_s
+        for name in ("int4", "mixed", "int8")
+    }
+    assert times["int4"] < times["mixed"] < times["int8"] / 2
+
+
 def test_a_narrower_recipe_has_the_same_estimates_of_fewer_stages() -> None:
     whole = _forecast(_recipe("0.5b"))
     fewer = of_fewer(whole, narrow(whole.recipe, frozenset({("onnx", "int4")})))
