@@ -8,8 +8,8 @@ the recipe is whole or in parts; of a crowded machine the times do not count. Wh
 what `recorded_outcomes.json` has of the same stages; then all of that file is fitted, and
 `fastvlm_compile/estimate/rates.json` is written. A machine that others use, too, is slower on one
 day than on another in everything that it does, so each recipe has a pace of its own in the fit, and
-estimates of time are of the mean one. `--without RECIPE` leaves one out of the fit, to see how well
-the others foretell it; then nothing is written.
+estimates of time are of the mean one. `benchmarks/rates.md` has what was recorded beside estimates:
+by these rates, and by such as know the other recipes alone.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import nnls  # type: ignore[import-untyped]
 
-from benchmarks.page import listed
+from benchmarks import page
+from benchmarks.rates_page import Beside, lines, markdown
 from benchmarks.rates_table import MEMORY, TIME
 from benchmarks.scale_report import Report
 from benchmarks.watch import describe_machine
@@ -31,7 +32,7 @@ from fastvlm_compile.estimate.estimate import Estimate
 from fastvlm_compile.estimate.features import Features, features_of
 from fastvlm_compile.estimate.job import Job
 from fastvlm_compile.estimate.model import checkpoint_facts, synthetic_facts
-from fastvlm_compile.estimate.outcomes import Off, StageOutcome, outcome_of
+from fastvlm_compile.estimate.outcomes import Off, outcome_of
 from fastvlm_compile.estimate.rates import BASE, RATES_FILE, KindRates, Rates, cost
 from fastvlm_compile.latest import load_record
 from fastvlm_compile.plan import make_plan
@@ -42,6 +43,7 @@ from fastvlm_compile.structure import from_plain, to_plain
 
 ROOT = Path(__file__).parents[1]
 RATES = ROOT / "fastvlm_compile" / "estimate" / RATES_FILE
+PAGE = Path(__file__).with_name("rates.md")
 RECORDED = Path(__file__).with_name("recorded_outcomes.json")
 _GIGA = 1e9
 _UNRECORDED_GB, _UNRECORDED_S = 0.3, 2.0
@@ -86,7 +88,6 @@ class Row:
 def main() -> None:
     """Parse, gather, fit, write, compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--without", metavar="RECIPE", help="not fitted, only foretold")
     parser.add_argument("sources", nargs="*", metavar="RECIPE=SOURCE")
     arguments = parser.parse_args()
     recorded = {name: dict(stages) for name, stages in load_recorded().items()}
@@ -95,16 +96,13 @@ def main() -> None:
         own = recorded.setdefault(Path(recipe).name, {})
         own |= read_source(load_recipe(Path(recipe)).name, Path(source))
     rows = [row for recipe, stages in recorded.items() for row in rows_of(recipe, stages)]
-    if arguments.without:
-        hidden = Path(arguments.without).name
-        shown = [row for row in rows if row.recipe == hidden]
-        compare(shown, fitted_at_paces([row for row in rows if row.recipe != hidden]))
-        return
     rates = fitted_at_paces(rows)
     kept = {recipe: {r.stage: r.took for r in rows if r.recipe == recipe} for recipe in recorded}
     write(RECORDED, kept)
     write(RATES, rates)
-    compare(rows, rates)
+    found = beside(rows, rates)
+    print("\n".join(lines(found)))
+    page.write(PAGE, markdown(found, list(left_out(rows))))
 
 
 def load_recorded() -> Recorded:
@@ -232,7 +230,7 @@ def fitted(rows: Sequence[Row]) -> Rates:
             recorded=len(own),
         )
     machine = describe_machine(("torch", "onnxruntime", "coremltools"))
-    return Rates(machine=listed(machine), kinds=dict(sorted(kinds.items())))
+    return Rates(machine=page.listed(machine), kinds=dict(sorted(kinds.items())))
 
 
 def _fit(
@@ -261,34 +259,32 @@ def foretold(row: Row, rates: Rates) -> Estimate:
     )
 
 
-def compare(rows: Sequence[Row], rates: Rates) -> None:
-    """Print each outcome beside its estimate, and what is off by more than a quarter, time at the
-    pace of its recipe; a time that does not count is not off."""
-    num_off = {"memory": 0, "disk": 0, "time": 0}
-    num_timed = 0
+def beside(rows: Sequence[Row], rates: Rates) -> list[Beside]:
+    """Each outcome with its estimate."""
     paces = {row.recipe: 1.0 for row in rows}
     for recipe in paces:
         paces[recipe] = pace_of([row for row in rows if row.recipe == recipe], rates)
+    found = []
     for row in rows:
-        thought = foretold(row, rates)
-        thought = replace(thought, time_s=thought.time_s * paces[row.recipe])
-        took = row.took if row.timed else replace(row.took, time_s=thought.time_s)
-        off = StageOutcome(key="", estimate=thought, outcome=took).off
-        time = f"{took.time_s:7.1f}" if row.timed else f"{'-':>7}"
-        print(
-            f"{row.recipe:16} {row.stage:32} "
-            f"{thought.memory_bytes / _GIGA:6.2f} GB of {took.memory_bytes / _GIGA:6.2f}  "
-            f"{thought.disk_bytes / 1e6:8.1f} MB of {took.disk_bytes / 1e6:8.1f}  "
-            f"{thought.time_s:7.1f} s of {time}  {', '.join(off)}"
+        thought, pace = foretold(row, rates), paces[row.recipe]
+        found.append(
+            Beside(
+                recipe=row.recipe,
+                stage=row.stage,
+                estimate=replace(thought, time_s=thought.time_s * pace),
+                took=row.took,
+                timed=row.timed,
+                pace=pace,
+            )
         )
-        num_timed += row.timed
-        for what in off:
-            num_off[what] += 1
-    for recipe, pace in paces.items():
-        print(f"{recipe}: the machine took {pace:.2f} times as long as at its mean pace")
-    for what, count in num_off.items():
-        of = num_timed if what == "time" else len(rows)
-        print(f"{what}: {count} of {of} stages off by more than 25 %")
+    return found
+
+
+def left_out(rows: Sequence[Row]) -> Iterator[Beside]:
+    """Each outcome with its estimate by rates that know the other recipes alone."""
+    for recipe in dict.fromkeys(row.recipe for row in rows):
+        others = fitted_at_paces([row for row in rows if row.recipe != recipe])
+        yield from beside([row for row in rows if row.recipe == recipe], others)
 
 
 if __name__ == "__main__":

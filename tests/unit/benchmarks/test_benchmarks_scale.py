@@ -181,9 +181,7 @@ def test_times_of_a_crowded_machine_are_told_and_not_learnt_from(
         assert all((stage.time_s == rates.NO_TIME_S) == remark for stage in found.values())
 
 
-def test_a_time_that_does_not_count_is_not_fitted_and_never_off(
-    report: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_time_that_does_not_count_is_not_fitted_and_never_off(scale: ModuleType) -> None:
     rates = import_module("benchmarks.rates")
     known = rates.load_recorded()["7b.yaml"]
     rows = list(rates.rows_of("7b.yaml", known))
@@ -192,8 +190,10 @@ def test_a_time_that_does_not_count_is_not_fitted_and_never_off(
     others = rates.fitted(rows[1:])
     assert found.kinds[rows[0].kind].time_s == others.kinds[rows[0].kind].time_s
     assert found.kinds[rows[0].kind].memory_gb != others.kinds[rows[0].kind].memory_gb
-    rates.compare([untimed], found)
-    assert "time: 0 of 0 stages" in capsys.readouterr().out
+    (shown,) = rates.beside([untimed], found)
+    assert (shown.pace, shown.off) == (1.0, ())
+    page = rates.markdown([shown], [shown])
+    assert page.count("| 7b.yaml | 1 of 1 | 1 of 1 | 0 of 0 | 1.00 |") == 2
 
 
 def test_a_recipe_of_a_slow_day_does_not_blur_the_rates(scale: ModuleType) -> None:
