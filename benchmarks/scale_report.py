@@ -179,8 +179,9 @@ def markdown(report: Report) -> str:
         "",
         "Peak memory is that of all processes together at one time, 20 looks a second, files that "
         "are mapped not counted: the system can drop those. Making weights up counts for memory, "
-        "not for the time. An estimate that is off by less than 50 MB, 1 MB or 5 s is "
-        "not off.",
+        "not for the time. An estimate is that of `plan` from before the build, by the rates of "
+        "its day; those of today are in [rates.md](rates.md). One that is off by less than 50 MB, "
+        "1 MB or 5 s is not off.",
     ]
     for figures in report.recipes.values():
         lines += ["", *_section(figures)]
