@@ -182,13 +182,18 @@ def fitted_at_paces(rows: Sequence[Row]) -> Rates:
     paces = {row.recipe: 1.0 for row in rows}
     for _ in range(_ROUNDS):
         rates = fitted([row.at_mean_pace(paces[row.recipe]) for row in rows])
-        paces = {
-            recipe: pace_of([row for row in rows if row.recipe == recipe], rates)
-            for recipe in paces
-        }
+        paces = paces_of(rows, rates)
         mean = statistics.geometric_mean(paces.values())
         paces = {recipe: pace / mean for recipe, pace in paces.items()}
     return rates
+
+
+def paces_of(rows: Sequence[Row], rates: Rates) -> dict[str, float]:
+    """The pace of each recipe."""
+    return {
+        recipe: pace_of([row for row in rows if row.recipe == recipe], rates)
+        for recipe in dict.fromkeys(row.recipe for row in rows)
+    }
 
 
 def pace_of(rows: Sequence[Row], rates: Rates) -> float:
@@ -261,9 +266,7 @@ def foretold(row: Row, rates: Rates) -> Estimate:
 
 def beside(rows: Sequence[Row], rates: Rates) -> list[Beside]:
     """Each outcome with its estimate."""
-    paces = {row.recipe: 1.0 for row in rows}
-    for recipe in paces:
-        paces[recipe] = pace_of([row for row in rows if row.recipe == recipe], rates)
+    paces = paces_of(rows, rates)
     found = []
     for row in rows:
         thought, pace = foretold(row, rates), paces[row.recipe]

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.page import table
+from benchmarks.scale_report import NEVER_OFF
 from fastvlm_compile.estimate.estimate import Estimate
 from fastvlm_compile.estimate.outcomes import StageOutcome
 
@@ -76,8 +77,8 @@ def markdown(fitted: Sequence[Beside], left_out: Sequence[Beside]) -> str:
             "`python -m benchmarks.rates` makes this page. Pace: how many times as long as by the "
             "rates the stages of a recipe took, by their median; a machine that others use, too, "
             "is slower on one day than on another. Times are compared at the pace of their "
-            "recipe, those of a crowded machine not at all. What is off by less than 50 MB, 1 MB "
-            "or 5 s is not off.",
+            "recipe, those of a crowded machine not at all. What is off by less than "
+            f"{NEVER_OFF} is not off.",
             "",
             "## By the rates of the package, which are fitted to all of these",
             "",

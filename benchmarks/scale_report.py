@@ -1,20 +1,25 @@
 """The data and the page of `benchmarks.scale`, and the limits that builds are held against."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.page import listed, table
 from benchmarks.scale_figures import RecipeFigures, StageFigures
 from fastvlm_compile.estimate.estimate import Estimate
-from fastvlm_compile.estimate.outcomes import StageOutcome
+from fastvlm_compile.estimate.outcomes import Off, StageOutcome
 from fastvlm_compile.structure import from_plain, to_plain
 
 GIB = 2**30
 _MB = 1e6
 _GB = 1e9
 _MINUTE_S = 60.0
+NEVER_OFF = (
+    f"{Off.MEMORY_BYTES.value / _MB:.0f} MB, {Off.DISK_BYTES.value / _MB:.0f} MB "
+    f"or {Off.TIME_S.value:.0f} s"
+)
+"""By less than this, as pages say it, no estimate is off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +139,8 @@ def _judge_totals(recipe: str, foretold: Sequence[StageOutcome]) -> Iterator[Jud
     """Estimate beside outcome of what decides whether a build is begun."""
     whole = StageOutcome(
         key="",
-        estimate=_total(each.estimate for each in foretold),
-        outcome=_total(each.outcome for each in foretold),
+        estimate=Estimate.together(each.estimate for each in foretold),
+        outcome=Estimate.together(each.outcome for each in foretold),
     )
     thought, took = whole.estimate, whole.outcome
     for what, estimate, outcome, unit in (
@@ -150,16 +155,6 @@ def _judge_totals(recipe: str, foretold: Sequence[StageOutcome]) -> Iterator[Jud
             limit="within 25 %",
             met=what not in whole.off,
         )
-
-
-def _total(stages: Iterable[Estimate]) -> Estimate:
-    """Of stages one after the other."""
-    every = list(stages)
-    return Estimate(
-        memory_bytes=max(each.memory_bytes for each in every),
-        disk_bytes=sum(each.disk_bytes for each in every),
-        time_s=sum(each.time_s for each in every),
-    )
 
 
 def markdown(report: Report) -> str:
@@ -180,8 +175,8 @@ def markdown(report: Report) -> str:
         "Peak memory is that of all processes together at one time, 20 looks a second, files that "
         "are mapped not counted: the system can drop those. Making weights up counts for memory, "
         "not for the time. An estimate is that of `plan` from before the build, by the rates of "
-        "its day; those of today are in [rates.md](rates.md). One that is off by less than 50 MB, "
-        "1 MB or 5 s is not off.",
+        "its day; those of today are in [rates.md](rates.md). One that is off by less than "
+        f"{NEVER_OFF} is not off.",
     ]
     for figures in report.recipes.values():
         lines += ["", *_section(figures)]

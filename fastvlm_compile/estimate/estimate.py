@@ -1,6 +1,6 @@
 """Plan, tensor sizes, rates -> what every stage will take, before anything starts. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fastvlm_compile.estimate.disk import disk_bytes
@@ -27,6 +27,16 @@ class Estimate:
     memory_bytes: int
     disk_bytes: int
     time_s: float
+
+    @classmethod
+    def together(cls, stages: Iterable["Estimate"]) -> "Estimate":
+        """Of stages one after the other; nothing without any."""
+        every = list(stages)
+        return cls(
+            memory_bytes=max((each.memory_bytes for each in every), default=0),
+            disk_bytes=sum(each.disk_bytes for each in every),
+            time_s=sum(each.time_s for each in every),
+        )
 
 
 def estimate_stages(

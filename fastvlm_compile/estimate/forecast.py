@@ -45,13 +45,13 @@ class Forecast:
         found = {name: each for name, each in self.stages.items() if name in to_build}
         if not found:
             return Total(memory_bytes=0, largest="", disk_bytes=0, bundle_bytes=0, time_s=0.0)
-        largest = max(found, key=lambda name: found[name].memory_bytes)
+        whole = Estimate.together(found.values())
         return Total(
-            memory_bytes=found[largest].memory_bytes,
-            largest=largest,
-            disk_bytes=sum(each.disk_bytes for each in found.values()),
+            memory_bytes=whole.memory_bytes,
+            largest=max(found, key=lambda name: found[name].memory_bytes),
+            disk_bytes=whole.disk_bytes,
             bundle_bytes=self.bundle_bytes,
-            time_s=sum(each.time_s for each in found.values()),
+            time_s=whole.time_s,
         )
 
 

@@ -1,5 +1,7 @@
 """Codes of few bits packed into bytes, low bits first, without gaps: as Core ML and MLX do."""
 
+import functools
+
 import numpy as np
 import numpy.typing as npt
 
@@ -81,7 +83,8 @@ def _gather(words: _Words, bits: int) -> None:
         words |= upper
 
 
-def _halvings(bits: int) -> list[tuple[np.uint64, np.uint64, np.uint64]]:
+@functools.cache
+def _halvings(bits: int) -> tuple[tuple[np.uint64, np.uint64, np.uint64], ...]:
     """By how much the upper half of the codes moves in fields of 64, 32 and 16 bits; where the
     lower half is, and the upper one before it moves."""
     steps = []
@@ -89,7 +92,7 @@ def _halvings(bits: int) -> list[tuple[np.uint64, np.uint64, np.uint64]]:
         half = bits * field // 16
         low = sum(((1 << half) - 1) << start for start in range(0, 64, field))
         steps.append((np.uint64(field // 2 - half), np.uint64(low), np.uint64(low << half)))
-    return steps
+    return tuple(steps)
 
 
 def _pack_nibbles(flat: Codes) -> Codes:
